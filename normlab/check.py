@@ -517,7 +517,7 @@ def check(candidate, exercise=None, part=None):
     if refusal:
         raise CheckFailed(*refusal)
     count = sum(part in (None, case.part) for case in found.cases)
-    print(f"{found.name}{f', {part}' if part else ''}: right on all {count} kinds of input.")
+    print(f"{found.name}{f', {part}' if part else ''}: right on {count} of {count} kinds of input.")
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

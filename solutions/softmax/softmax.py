@@ -1,0 +1,246 @@
+# %% [markdown]
+# # Exercises: softmax
+#
+# Softmax turns any row of numbers into weights that add up to 1. Four exercises: the function itself, the number in its
+# denominator, a way to draw from it without computing it, and the place where it comes from on its own.
+
+# %% setup=true
+import numpy as np
+
+from normlab.check import check
+
+# %% [markdown] about="softmax"
+# ## softmax ★
+#
+# Turn every slice along an axis into positive weights that add up to 1.
+#
+# `softmax(x, axis=-1)`
+#
+# | | |
+# |---|---|
+# | `x` | floating-point array of logits |
+# | `axis` | the axis along which the weights add up to 1 |
+# | returns | an array of the same shape and dtype |
+#
+# $$p_i = \frac{e^{x_i}}{\sum_j e^{x_j}}$$
+#
+# `[0, log 3]` has the exponentials 1 and 3, which add up to 4: the answer is `[0.25, 0.75]`. So has `[1000, 1000 + log
+# 3]`, because only differences count; but $e^{1000}$ is more than a float can hold. Your function has to cope with it.
+#
+# A logit of `-inf` gets weight 0. A slice of nothing but `-inf` has no distribution, and a slice with a NaN has none
+# either: both become NaN, as in PyTorch.
+
+# %% solution="softmax"
+def softmax(x, axis=-1):
+    """exp(x) over its sum along axis; an array like x."""
+    ### BEGIN SOLUTION
+    wide = x.astype(np.promote_types(x.dtype, np.float32))
+    exponentials = np.exp(wide - np.max(wide, axis=axis, keepdims=True))
+    return (exponentials / np.sum(exponentials, axis=axis, keepdims=True)).astype(x.dtype)
+    ### END SOLUTION
+
+
+# %% check="softmax" part="values" points=12
+check(softmax, "softmax", part="values")
+
+# %% check="softmax" part="numerics" points=5
+check(softmax, "softmax", part="numerics")
+
+# %% check="softmax" part="edges" points=3
+check(softmax, "softmax", part="edges")
+
+# %% [markdown] hints="softmax"
+# <details><summary>Hint 1</summary>
+#
+# If you subtract the same number from all logits of a slice, what happens to the weights? Which number would you take, so
+# that no exponential is too large and not all are too small?
+#
+# <details><summary>Hint 2</summary>
+#
+# With the maximum of the slice taken out, the largest exponential is 1, so the sum is at least 1. Each slice has its own
+# maximum.
+#
+# <details><summary>Hint 3</summary>
+#
+# `exponentials = np.exp(x - np.max(x, axis=axis, keepdims=True))`, then divide by their sum along the same axis, again
+# with `keepdims=True`. For `float16`, work in `float32` and cast at the end.
+#
+# </details></details></details>
+
+# %% [markdown] after="softmax"
+# Softmax knows only differences of logits, so you may shift each slice wherever the arithmetic is safe. *Harder:* write it
+# without knowing the maximum beforehand, looking at each element once. (Attention on long sequences needs that.)
+
+# %% [markdown] about="logsumexp"
+# ## logsumexp
+#
+# Compute the log of the softmax's denominator.
+#
+# `logsumexp(x, axis=-1)`
+#
+# | | |
+# |---|---|
+# | `x` | floating-point array |
+# | `axis` | the axis that is summed over, and dropped |
+# | returns | an array of the same dtype with one axis less (a NumPy scalar for a vector) |
+#
+# $$\operatorname{logsumexp}(x) = \log \sum_i e^{x_i}$$
+#
+# `[0, 0]` gives $\log 2 = 0.693$, and `[1000, 1000]` gives $1000.693$. A slice of nothing but `-inf` is an empty sum, whose
+# log is `-inf`; a slice with a `+inf` gives `+inf`.
+
+# %% solution="logsumexp"
+def logsumexp(x, axis=-1):
+    """log of the sum of exp(x) along axis, the axis dropped; dtype of x."""
+    ### BEGIN SOLUTION
+    return np.logaddexp.reduce(x.astype(np.promote_types(x.dtype, np.float32)), axis=axis).astype(x.dtype)
+    ### END SOLUTION
+
+
+# %% check="logsumexp" part="values" points=12
+check(logsumexp, "logsumexp", part="values")
+
+# %% check="logsumexp" part="numerics" points=5
+check(logsumexp, "logsumexp", part="numerics")
+
+# %% check="logsumexp" part="edges" points=3
+check(logsumexp, "logsumexp", part="edges")
+
+# %% [markdown] hints="logsumexp"
+# <details><summary>Hint 1</summary>
+#
+# What is $\log \sum_i e^{x_i - c}$, written with the answer you want and with $c$?
+#
+# <details><summary>Hint 2</summary>
+#
+# Take the maximum out before the exponentials and add it again after the log. When is that maximum itself a problem?
+#
+# <details><summary>Hint 3</summary>
+#
+# `top = np.max(x, axis=axis, keepdims=True)`, then `top = np.where(np.isfinite(top), top, 0)`, because `inf - inf` is NaN.
+# Then `np.log(np.sum(np.exp(x - top), axis=axis)) + np.squeeze(top, axis)`.
+#
+# </details></details></details>
+
+# %% [markdown] after="logsumexp"
+# `logsumexp` is a smooth maximum: never below the largest element, and above it by at most $\log n$. The log of a softmax
+# is `x - logsumexp(x)`, and its derivative is the softmax. *Harder:* check the derivative with a finite difference.
+
+# %% [markdown] about="gumbel_max"
+# ## gumbel_max
+#
+# Draw classes with the probabilities of a softmax, from uniform or Gumbel random numbers alone.
+#
+# `gumbel_max(logits, rng, size)`
+#
+# | | |
+# |---|---|
+# | `logits` | 1-D floating-point array of $K$ logits |
+# | `rng` | a random generator, of which you may call `rng.gumbel` or `rng.random` and nothing else |
+# | `size` | an int or a tuple: the shape of the answer |
+# | returns | an integer array of that shape; class $k$ is drawn with probability $\operatorname{softmax}(\text{logits})_k$ |
+#
+# The Gumbel trick: add to each logit a number $g = -\log(-\log u)$, with $u$ uniform on (0, 1), and take the index of the
+# largest. For logits `[0, 0]` both classes win half of the time, and with logits `[0, log 3]` the second wins three times
+# in four.
+#
+# The check draws 20,000 samples and compares frequencies. A right sampler is refused with a probability of less than one in
+# a billion.
+
+# %% solution="gumbel_max"
+def gumbel_max(logits, rng, size):
+    """Indices of classes, drawn with probability softmax(logits); an integer array of shape size."""
+    ### BEGIN SOLUTION
+    shape = (size,) if np.isscalar(size) else tuple(size)
+    noise = rng.gumbel(size=shape + logits.shape)
+    return np.argmax(logits + noise, axis=-1)
+    ### END SOLUTION
+
+
+# %% check="gumbel_max" part="values" points=12
+check(gumbel_max, "gumbel_max", part="values")
+
+# %% check="gumbel_max" part="numerics" points=5
+check(gumbel_max, "gumbel_max", part="numerics")
+
+# %% check="gumbel_max" part="edges" points=3
+check(gumbel_max, "gumbel_max", part="edges")
+
+# %% [markdown] hints="gumbel_max"
+# <details><summary>Hint 1</summary>
+#
+# How many random numbers does a single sample need? And a thousand samples?
+#
+# <details><summary>Hint 2</summary>
+#
+# Every sample needs noise of its own for every class: an array of the shape of the answer, with one axis of length $K$
+# more.
+#
+# <details><summary>Hint 3</summary>
+#
+# `np.argmax(logits + rng.gumbel(size=(*shape, len(logits))), axis=-1)`, where `shape` is `size` as a tuple.
+#
+# </details></details></details>
+
+# %% [markdown] after="gumbel_max"
+# Softmax is what comes out when each option has a score plus Gumbel noise and the best one is chosen; with Gaussian noise
+# something else comes out. *Harder:* draw two *different* classes at once by taking the two largest. What have you drawn?
+
+# %% [markdown] about="bayes_posterior"
+# ## bayes_posterior
+#
+# Compute the posterior over classes from log prior and log-likelihoods.
+#
+# `bayes_posterior(log_prior, log_likelihood)`
+#
+# | | |
+# |---|---|
+# | `log_prior` | array of shape (K,): the log of the prior of each class, up to a constant |
+# | `log_likelihood` | array of shape (N, K): the log-likelihood of each sample under each class |
+# | returns | array of shape (N, K) of the dtype of the input: each row adds up to 1 |
+#
+# $$P(k \mid x) = \frac{P(k)\, p(x \mid k)}{\sum_j P(j)\, p(x \mid j)}$$
+#
+# Two classes with priors 1/4 and 3/4 and a sample that is three times as likely under the first: the products are 3/4 and
+# 3/4, so the posterior is `[0.5, 0.5]`.
+#
+# Log-likelihoods of -10,000 are nothing unusual (a sample with a thousand features has such), and exp of that is 0.
+
+# %% solution="bayes_posterior"
+def bayes_posterior(log_prior, log_likelihood):
+    """Posterior of each class for each sample, shape (N, K); rows add up to 1."""
+    ### BEGIN SOLUTION
+    log_joint = log_prior[np.newaxis, :] + log_likelihood
+    joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    return joint / joint.sum(axis=1, keepdims=True)
+    ### END SOLUTION
+
+
+# %% check="bayes_posterior" part="values" points=12
+check(bayes_posterior, "bayes_posterior", part="values")
+
+# %% check="bayes_posterior" part="numerics" points=5
+check(bayes_posterior, "bayes_posterior", part="numerics")
+
+# %% check="bayes_posterior" part="edges" points=3
+check(bayes_posterior, "bayes_posterior", part="edges")
+
+# %% [markdown] hints="bayes_posterior"
+# <details><summary>Hint 1</summary>
+#
+# What does a product become under the log? And what does dividing by the sum over the classes remind you of?
+#
+# <details><summary>Hint 2</summary>
+#
+# The log of the joint is `log_prior + log_likelihood`, with the prior along the last axis. The posterior is its softmax,
+# over the classes.
+#
+# <details><summary>Hint 3</summary>
+#
+# `log_joint = log_prior + log_likelihood`, subtract the maximum of each row, take exp, divide by the sum of each row.
+#
+# </details></details></details>
+
+# %% [markdown] after="bayes_posterior"
+# Softmax of log-joints is Bayes' rule, whatever the class-conditional densities are: nothing here assumed a Gaussian.
+# *Harder:* for which class-conditional densities are the log-joints linear in $x$?
