@@ -8,6 +8,7 @@ candidate behaves exactly like it on every case that tells that mistake from a r
 """
 
 import argparse
+import builtins
 import contextlib
 import importlib.util
 import inspect
@@ -15,10 +16,12 @@ import io
 import json
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import threading
 import time
+import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from normlab.exercises import TORCH_NORMS, TORCH_RESCALING, TORCH_SOFTMAXES
 from normlab.mistakes import CALLS_THE_ANSWER, MISTAKES, MUTATES_INPUT
 
 CALL_SECONDS = 5.0  # for one call on one small case; a slow right answer in pure Python takes well under one
+IMPORT_SECONDS = 20.0  # for importing a file on the command line: it may import large libraries
 FILE_SECONDS = 60.0  # for one file on the command line, its import included
 FILE_BYTES = 4 << 30  # of address space beyond what the interpreter has already, for one file on the command line
 PRINTED_CHARACTERS = 100_000  # during one call
@@ -56,7 +60,14 @@ class _Uncheckable(Exception):
 
 
 class _Stop(BaseException):
-    """Ends a candidate's call; a BaseException, so that `except Exception` in the candidate does not swallow it."""
+    """Ends a candidate's call; a BaseException, so that `except Exception` in the candidate does not swallow it. A bare
+    `except:` does, so the first of a call is kept: what a candidate does after it no longer counts."""
+
+    first = None
+
+    def __init__(self, sentence):
+        super().__init__(sentence)
+        _Stop.first = _Stop.first or self
 
 
 @dataclass
@@ -158,28 +169,106 @@ def _no_exit(*_):
     raise _Stop("ends the whole process (os._exit): a function returns or raises")
 
 
+def _no_input(*_):
+    raise _Stop("asks for input: a function gets all it needs as arguments")
+
+
+@contextlib.contextmanager
+def _attribute(owner, name, value):
+    """owner.name is `value` meanwhile."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _silent_descriptors():
+    """Sends what bypasses sys.stdout and sys.stderr (os.system, libraries in C) to nowhere."""
+    kept = []
+    with contextlib.suppress(OSError):
+        silent = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            kept.append((os.dup(descriptor), descriptor))
+            os.dup2(silent, descriptor)
+        os.close(silent)
+    try:
+        yield
+    finally:
+        for copy, descriptor in kept:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@contextlib.contextmanager
+def _random_states():
+    """Puts the global generators back as they were: seeding them is a candidate's right, not the caller's surprise."""
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if torch:
+            torch.set_rng_state(states[2])
+
+
+@contextlib.contextmanager
+def _watched(profile):
+    """Calls `profile` for the calls of this thread and of those it starts, and for PyTorch's functions as well where C
+    code calls them (functools.partial, map), which a profile function does not see."""
+    if profile is None:
+        yield
+        return
+    torch, before, before_in_threads = sys.modules.get("torch"), sys.getprofile(), threading.getprofile()
+
+    def from_c(function):
+        if isinstance(function, (types.BuiltinFunctionType, types.MethodDescriptorType)):
+            profile(None, "c_call", function)
+
+    with _torch_calls(torch, from_c) if torch else contextlib.nullcontext():
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(before_in_threads)
+
+
+def _torch_calls(torch, seen):
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen(function)
+            return function(*args, **(kwargs or {}))
+
+    return Mode()
+
+
 @contextlib.contextmanager
 def _guard(seconds, profile=None):
-    """Runs its body with printing swallowed, warnings ignored, time limited and calls watched."""
-    sink, exit_now, profile_before = _Sink(), os._exit, sys.getprofile()
-    os._exit = _no_exit
-    try:
-        with (
-            contextlib.redirect_stdout(sink),
-            contextlib.redirect_stderr(sink),
-            warnings.catch_warnings(),
-            np.errstate(all="ignore"),
-            _time_limit(seconds),
-        ):
-            warnings.simplefilter("ignore")
-            if profile:
-                sys.setprofile(profile)
-            try:
-                yield
-            finally:
-                sys.setprofile(profile_before)
-    finally:
-        os._exit = exit_now
+    """Runs its body with printing swallowed, warnings ignored, time limited and calls watched. Errors: the first _Stop
+    of the body, also when the body swallowed it."""
+    sink, _Stop.first = _Sink(), None
+    with (
+        _attribute(os, "_exit", _no_exit),
+        _attribute(builtins, "input", _no_input),
+        _silent_descriptors(),
+        _random_states(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+        _time_limit(seconds),
+        _watched(profile),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+    if _Stop.first:
+        raise _Stop.first
 
 
 def _bytes_of(args, kwargs):
@@ -201,15 +290,19 @@ def _run(candidate, exercise, case, seed, watched=True):
     try:
         with _guard(CALL_SECONDS, profile):
             outcome.value = candidate(*args, **kwargs)
-    except _Stop as stop:
-        outcome.stopped = str(stop)
-        outcome.slug = CALLS_THE_ANSWER if "is to write it" in outcome.stopped else None
+            if inspect.iscoroutine(outcome.value):
+                outcome.value.close()  # or Python complains on stderr that nobody awaited it
+    except _Stop:
+        pass
     except SystemExit:
         outcome.stopped = "calls exit: a function returns or raises"
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a learner's code raises is an answer about that code
         outcome.error = error
+    if _Stop.first:
+        outcome.stopped = str(_Stop.first)
+        outcome.slug = CALLS_THE_ANSWER if "is to write it" in outcome.stopped else None
     outcome.mutated = outcome.stopped is None and before != _bytes_of(args, kwargs)
     return outcome
 
@@ -241,15 +334,26 @@ def _right_answer(exercise, case, seed):
         return _Right(value, None, 20 * eps * float(np.abs(value).max()), np.dtype(np.float32), value.shape)
     args, kwargs = exercise.draw(case, seed)
     dtype = args[0].dtype
-    rng = np.random.default_rng(0)
-    rounded = exercises.moved_by_one_rounding(exercise, args, kwargs, rng) if case.far else None
-    allowed = cases.tolerance(value, exercises.plain(exercise, args, kwargs), dtype, rounded)
+    far = ()
+    if case.far:
+        rounded = exercises.moved_by_one_rounding(exercise, args, kwargs, np.random.default_rng(0))
+        far = rounded, max(np.abs(a[np.isfinite(a)]).max(initial=0) for a in args if isinstance(a, np.ndarray))
+    allowed = cases.tolerance(value, exercises.plain(exercise, args, kwargs), dtype, *far)
     return _Right(value, None, allowed, dtype, value.shape)
+
+
+def _first_line(error):
+    """The first line of an error's text, shortened; nothing where the error cannot even say what it is."""
+    try:
+        return str(error).strip().split("\n")[0][:120]
+    except Exception:
+        return ""
 
 
 def _named_type(value):
     kind = type(value)
-    return f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__.split('.')[0]}.{kind.__name__}"
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
 def _wrong_kind(exercise, right, value):
@@ -335,7 +439,7 @@ def _fault(exercise, case, right, outcome, secret_seed):
         if right.raises and isinstance(outcome.error, right.raises):
             return None
         # The text of an error may quote hidden inputs, so it is shown only where the inputs are public.
-        text = "" if secret_seed else str(outcome.error).strip().split("\n")[0][:120]
+        text = "" if secret_seed else _first_line(outcome.error)
         where = f" where {right.raises.__name__} is right" if right.raises else ""
         return f"raises {type(outcome.error).__name__}{where}" + (f" ({text})" if text else "")
     if outcome.mutated:
@@ -448,6 +552,7 @@ def _refusal(bench, candidate, part):
     tried = sorted((c for c in exercise.cases if c.part in parts), key=lambda c: cases.PARTS.index(c.part))
     outcomes = {}
     for case in tried:
+        bench.right(case)  # first, so that importing PyTorch does not count against a candidate that imports it too
         outcome = outcomes[case] = _run(candidate, exercise, case, bench.seed)
         fault = bench.fault(case, outcome)
         if fault:
@@ -483,7 +588,7 @@ def _bad_call(candidate, exercise):
         return f"{exercise.name}: check needs the function itself, and was given {_named_type(candidate)}."
     try:
         signature = inspect.signature(candidate)
-    except (TypeError, ValueError):  # some built-in functions have none: the first call will tell
+    except Exception:  # some built-in functions have none: the first call will tell
         return None
     args, kwargs = [], {}
     for parameter in inspect.signature(exercise.signature_of).parameters.values():
@@ -534,7 +639,7 @@ def _load(path, name):
     sys.path.append(str(path.resolve().parent))
     sys.modules["candidate"] = module
     try:
-        with _guard(CALL_SECONDS):
+        with _guard(IMPORT_SECONDS):
             spec.loader.exec_module(module)
     except _Stop as stop:
         raise _Uncheckable(f"{stop} (while the file is imported)") from None
@@ -544,7 +649,7 @@ def _load(path, name):
         raise _Uncheckable(f"is not valid Python: {error.msg} in line {error.lineno}") from None
     except BaseException as error:
         if not hasattr(module, name):
-            text = str(error).strip().split("\n")[0][:120]
+            text = _first_line(error)
             raise _Uncheckable(f"does not run: {type(error).__name__}" + (f" ({text})" if text else "")) from None
     if not hasattr(module, name):
         raise _Uncheckable(f"has no function {name}")

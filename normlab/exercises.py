@@ -306,12 +306,14 @@ def plain(exercise, args, kwargs):
 
 
 def moved_by_one_rounding(exercise, args, kwargs, rng):
-    """The float64 truth for the first array with every element moved by up to half a unit in its last place."""
-    x = args[0]
-    half_ulp = np.finfo(wide_dtype(x.dtype)).eps / 2
-    moved = x.astype(np.float64) * (1 + half_ulp * rng.uniform(-1, 1, x.shape))
+    """The float64 truth for arrays of which every element is moved by up to half a unit in its last place."""
+
+    def moved(x):
+        half_ulp = np.finfo(wide_dtype(x.dtype)).eps / 2
+        return x.astype(np.float64) * (1 + half_ulp * rng.uniform(-1, 1, x.shape))
+
     args, kwargs = _resolve(exercise, args, kwargs)
-    return truth(exercise, (moved, *args[1:]), kwargs, use_torch=False)
+    return truth(exercise, *_map_arrays(args, kwargs, moved), use_torch=False)
 
 
 def torch_or_none():

@@ -1,0 +1,75 @@
+# normlab: one course, three ways to use it. `make` alone lists what there is.
+
+# The Python that .venv is made with.
+PYTHON ?= python3
+# Read when .venv is made: cpu (the small build of PyTorch) or cuda (PyPI's build; gigabytes on Linux).
+TORCH ?= cpu
+
+BIN := .venv/bin
+VENV := .venv/complete
+
+# Tools that others call by name (nbgrader calls alembic) come from .venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab notebooks lint grade-demo clean again
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s%s\n", $$1, $$2}' Makefile
+
+# -- The environment -------------------------------------------------------------------------------------------------
+
+$(VENV): requirements.txt pyproject.toml
+	@sh tools/venv.sh "$(PYTHON)" "$(TORCH)"
+
+# What the file should say. In a checkout that was moved or copied, or where the Python went away, it says otherwise.
+expected := $(shell pwd -P) Python $(shell $(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifneq ($(shell cat $(VENV) 2>/dev/null),$(expected))
+$(VENV): again
+endif
+
+# -- Read ------------------------------------------------------------------------------------------------------------
+
+book: _build/pages ## execute every chapter and write the site to _build/html
+	@# Sphinx warns about a page only when it reads it: after a failed build it reads all again, or the next would pass.
+	@test -e _build/passed || rm -rf _build/.doctrees
+	@rm -f _build/passed
+	@echo "Building the site. The first time every chapter is executed; later only what changed."
+	@$(BIN)/jupyter-book build . --quiet -W -n --keep-going >/dev/null
+	@touch _build/passed
+	@$(BIN)/python -c 'import pathlib; print("The site is ready. Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
+
+# Results of cells are kept by the cells' text alone: when code that pages import changes, they run again.
+_build/results: $(VENV) $(shell find normlab book -name '*.py' -not -path '*/_ext/*')
+	@rm -rf _build/.jupyter_cache _build/.doctrees
+	@mkdir -p _build && touch $@
+
+# Sphinx does not notice changes of what stands beside the pages: then it reads all of them again.
+_build/pages: _build/results _config.yml $(shell find solutions -name '*.py') $(shell find book/_ext -type f -not -name '*.pyc')
+	@rm -rf _build/.doctrees
+	@touch $@
+
+# -- Do --------------------------------------------------------------------------------------------------------------
+
+lab: $(VENV) ## copy missing exercise notebooks to work/ and open JupyterLab there
+	@$(BIN)/python tools/lab.py
+
+# -- Grade -----------------------------------------------------------------------------------------------------------
+
+grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to feedback
+	@$(BIN)/python -m grading.demo
+
+# -- Prove and maintain ----------------------------------------------------------------------------------------------
+
+test: book ## everything that proves the project
+	@$(BIN)/python -m pytest
+
+notebooks: $(VENV) ## write both notebook trees anew from solutions/*/*.py
+	@$(BIN)/python tools/make_notebooks.py
+
+lint: $(VENV) ## ruff: style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+clean: ## remove what was built; .venv and work/ stay
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .coverage htmlcov

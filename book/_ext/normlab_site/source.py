@@ -1,0 +1,77 @@
+"""Reads the exercises of one chapter from its hand-written solutions file (percent format)."""
+
+import re
+from dataclasses import dataclass
+
+import jupytext
+from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
+
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION.*?^[ \t]*### END SOLUTION", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"\A#+[ \t]+(.+?)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a page shows of one exercise; texts are Markdown, `parts` are (name, points) pairs."""
+
+    name: str
+    title: str
+    about: str
+    stub: str
+    parts: tuple
+    hints: str
+    after: str
+
+
+def code_stub(root):
+    """The lines that stand in a learner's notebook where the solution was, as nbgrader_config.py in `root` has them.
+
+    Raises ValueError where it has none.
+    """
+    try:
+        config = PyFileConfigLoader("nbgrader_config.py", path=str(root)).load_config()
+        return config["ClearSolutions"]["code_stub"]["python"]
+    except (ConfigFileNotFound, KeyError, TypeError) as error:
+        raise ValueError('nbgrader_config.py does not set c.ClearSolutions.code_stub = {"python": ...}') from error
+
+
+def without_solution(code, stub):
+    """Replace every marked solution in `code` by the lines of `stub`, indented as the solution was."""
+    return SOLUTION.sub(lambda match: "\n".join(match[1] + line for line in stub.splitlines()), code)
+
+
+def read_exercises(path, stub):
+    """Return {name: Exercise} for the exercises in the file `path`.
+
+    Raises ValueError where an exercise lacks its text, its checks, its hints or its last word.
+    """
+    cells = jupytext.read(path, fmt="py:percent").cells
+    text = {
+        role: {cell.metadata[role]: cell.source for cell in cells if role in cell.metadata}
+        for role in ("about", "solution", "hints", "after")
+    }
+    parts = {}
+    for cell in cells:
+        if "check" in cell.metadata:
+            parts.setdefault(cell.metadata["check"], []).append((cell.metadata["part"], cell.metadata["points"]))
+
+    exercises = {}
+    for name, solution in text["solution"].items():
+        missing = [role for role in ("about", "hints", "after") if name not in text[role]]
+        if name not in parts:
+            missing.append("check")
+        if missing:
+            raise ValueError(f"{path}: exercise {name} has no {' and no '.join(missing)} cell")
+        heading = HEADING.search(text["about"][name])
+        if heading is None:
+            raise ValueError(f"{path}: the about cell of {name} does not begin with a heading")
+        exercises[name] = Exercise(
+            name=name,
+            title=heading[1],
+            about=text["about"][name][heading.end() :].strip(),
+            stub=without_solution(solution, stub),
+            parts=tuple(parts[name]),
+            hints=text["hints"][name],
+            after=text["after"][name],
+        )
+    return exercises

@@ -1,0 +1,88 @@
+/* Turns each list of options into a prediction: choose, commit, then read what happens. */
+"use strict";
+
+(function () {
+  const STORE = "normlab-predict:";
+
+  function remembered(key) {
+    try { return window.localStorage.getItem(STORE + key); } catch { return null; }
+  }
+
+  function remember(key, choice) {
+    try {
+      if (choice === null) window.localStorage.removeItem(STORE + key);
+      else window.localStorage.setItem(STORE + key, choice);
+    } catch { /* Where storage is refused, a prediction lasts as long as the page. */ }
+  }
+
+  function make(tag, properties, ...children) {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  }
+
+  function enhance(block) {
+    const { key, right } = block.dataset;
+    const question = block.querySelector(".predict-question");
+    const list = block.querySelector(".predict-options");
+    const answer = block.querySelector(".predict-answer");
+    const items = [...list.children];
+
+    const legend = make("legend", { className: "predict-question" }, ...question.childNodes);
+    const commit = make("button", { type: "button", className: "predict-commit", textContent: "Commit" });
+    const again = make("button", { type: "button", className: "predict-again", textContent: "Predict again" });
+    const result = make("p", { className: "predict-result" });
+    result.setAttribute("role", "status");
+    result.setAttribute("aria-live", "polite");
+
+    const radios = items.map((item, index) => {
+      const radio = make("input", { type: "radio", name: block.id, value: String(index) });
+      const note = make("span", { className: "predict-note" });
+      item.append(make("label", {}, radio, item.firstElementChild, note));
+      radio.addEventListener("change", () => { commit.disabled = false; });
+      return radio;
+    });
+    const fieldset = make("fieldset", {}, legend, list, result, commit, again);
+    question.replaceWith(fieldset);
+    block.classList.add("predict-live");
+
+    function show(choice) {
+      const committed = choice !== null;
+      items.forEach((item, index) => {
+        const chosen = committed && String(index) === choice;
+        const happens = committed && String(index) === right;
+        item.classList.toggle("predict-chosen", chosen);
+        item.classList.toggle("predict-right", happens);
+        item.querySelector(".predict-note").textContent =
+          [chosen && "your prediction", happens && "what happens"].filter(Boolean).join(", ");
+        radios[index].checked = chosen;
+        radios[index].disabled = committed;
+      });
+      commit.hidden = committed;
+      commit.disabled = true;
+      again.hidden = !committed;
+      answer.hidden = !committed;
+      answer.open = committed;
+      result.textContent = !committed ? ""
+        : choice === right ? "Your prediction matches what happens."
+        : "Your prediction differs from what happens.";
+    }
+
+    commit.addEventListener("click", () => {
+      const choice = radios.find((radio) => radio.checked).value;
+      remember(key, choice);
+      show(choice);
+      again.focus({ preventScroll: true });
+    });
+    again.addEventListener("click", () => {
+      remember(key, null);
+      show(null);
+      radios[0].focus({ preventScroll: true });
+    });
+
+    const before = remembered(key);
+    show(before !== null && radios[before] ? before : null);
+  }
+
+  document.querySelectorAll(".predict").forEach(enhance);
+})();

@@ -1,0 +1,1 @@
+"""What an instructor adds to nbgrader: so far a demonstration, `python -m grading.demo`."""

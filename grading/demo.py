@@ -1,0 +1,281 @@
+"""A made-up class goes through nbgrader, from release to feedback: python -m grading.demo [FOLDER]
+
+Everything happens in a folder outside the checkout, a new one unless FOLDER names one that is empty. nbgrader's own
+commands release the assignments, collect the notebooks of the class (grading/classroom/), grade them with cases drawn
+from a fresh secret, write feedback and export the grades. Then each grade is compared with what the work deserves, and
+with what `python -m normlab.check` says. Exit status: 0 if all agree, 1 if not, 2 if nothing could be graded.
+
+nbgrader runs learners' code with all that you may do on this machine. Here the class is ours.
+"""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import zipfile
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grading import course
+from grading.course import ROOT, Unready
+
+PARTS = ("values", "numerics", "edges")
+CLASSROOM = Path(__file__).resolve().parent / "classroom"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Answer:
+    """What somebody wrote into one solution cell. `passes`: the parts that deserve their points. `mistake`: the slug
+    that the refusal carries, if one. `broken`: the cell leaves no function behind."""
+
+    code: str
+    passes: frozenset
+    mistake: str | None
+    broken: bool
+
+
+@dataclass
+class Submission:
+    """One notebook handed in; exercises that `answers` does not name stay as they were released."""
+
+    student: str
+    stem: str
+    about: str
+    answers: dict = field(default_factory=dict)
+
+
+def read_class(stem):
+    """The Submissions of grading/classroom/<stem>.txt."""
+    import jupytext
+
+    submissions = []
+    for cell in jupytext.reads((CLASSROOM / f"{stem}.txt").read_text(encoding="utf-8"), fmt="py:percent").cells:
+        marks = cell.metadata
+        if "student" in marks:
+            submissions.append(Submission(marks["student"], stem, marks["about"]))
+            continue
+        passes = frozenset(marks.get("passes", " ".join(PARTS)).split())
+        answer = Answer(cell.source, passes, marks.get("mistake"), marks.get("broken", False))
+        submissions[-1].answers[marks["answer"]] = answer
+    return submissions
+
+
+def read_notebook(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def cells_by_id(notebook):
+    """{grade_id: cell} of the cells that nbgrader knows."""
+    cells = ((cell["metadata"].get("nbgrader", {}).get("grade_id"), cell) for cell in notebook["cells"])
+    return {identity: cell for identity, cell in cells if identity}
+
+
+def points(release):
+    """{exercise: {part: points}} of a released notebook, in its order."""
+    worth = {}
+    for identity, cell in cells_by_id(release).items():
+        if cell["metadata"]["nbgrader"]["grade"]:
+            _, exercise, part = identity.split("-")
+            worth.setdefault(exercise, {})[part] = cell["metadata"]["nbgrader"]["points"]
+    return worth
+
+
+def hand_in(folder, submission):
+    """Put the archive that a learning platform would give for one submission where `nbgrader zip_collect` looks."""
+    stem = submission.stem
+    notebook = read_notebook(folder / "exercises" / stem / f"{stem}.ipynb")
+    cells = cells_by_id(notebook)
+    for exercise, answer in submission.answers.items():
+        cells[exercise]["source"] = answer.code
+    archive = folder / "downloaded" / stem / "archive" / f"{submission.student}.zip"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(f"{stem}.ipynb", json.dumps(notebook))
+
+
+def timed(function, *arguments):
+    """What the function returns, and the seconds it took. In a worker."""
+    started = time.monotonic()
+    return function(*arguments), time.monotonic() - started
+
+
+def refusals(folder, submission):
+    """{(exercise, part): sentence} of the check cells that failed in an autograded notebook."""
+    path = folder / "autograded" / submission.student / submission.stem / f"{submission.stem}.ipynb"
+    found = {}
+    for identity, cell in cells_by_id(read_notebook(path)).items():
+        errors = [output for output in cell.get("outputs", []) if output["output_type"] == "error"]
+        if identity.startswith("check-") and errors:
+            _, exercise, part = identity.split("-")
+            ours = errors[0]["ename"] == "CheckFailed"
+            sentence = ANSI.sub("", errors[0]["evalue"])
+            found[exercise, part] = sentence if ours else f"{errors[0]['ename']}: {sentence}"
+    return found
+
+
+def check_on_the_command_line(folder, exercise, submissions):
+    """{student: verdict of `python -m normlab.check EXERCISE FILE --json`}, each answer a file of its own."""
+    stem = submissions[0].stem
+    released = cells_by_id(read_notebook(folder / "exercises" / stem / f"{stem}.ipynb"))
+    setup = "".join(released["setup"]["source"])
+    files = {}
+    for submission in submissions:
+        answer = submission.answers.get(exercise)
+        path = folder / "answers" / submission.student / f"{exercise}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        code = answer.code if answer else "".join(released[exercise]["source"])
+        path.write_text(f"{setup}\n\n\n{code}\n", encoding="utf-8")
+        files[submission.student] = str(path)
+    command = [sys.executable, "-m", "normlab.check", exercise, *files.values(), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=course.environment(folder), cwd=folder)
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(verdicts) < len(files):
+        raise Unready(f"python -m normlab.check {exercise} ended early: {done.stderr.strip()[-500:]}")
+    return dict(zip(files, verdicts, strict=True))
+
+
+def judge(submission, worth, scores, sentences, verdicts):
+    """Sentences about every grade that is not what the answer deserves, or that the command line does not confirm.
+
+    worth {exercise: {part: points}}; scores {grade_id: score}; sentences {(exercise, part): refusal}; verdicts
+    {exercise: verdict}.
+    """
+    for exercise, parts in worth.items():
+        who = f"{submission.student}, {exercise}"
+        answer = submission.answers.get(exercise)
+        passes = answer.passes if answer else frozenset()
+        for part, full in parts.items():
+            deserved, score = full if part in passes else 0, scores.get(f"check-{exercise}-{part}")
+            if score != deserved:
+                yield f"{who}, {part}: the grade is {score}, and the answer deserves {deserved}"
+        verdict = verdicts[exercise]
+        if verdict["accepted"] != (passes == set(PARTS)):
+            yield f"{who}: the command line {'accepts' if verdict['accepted'] else 'refuses'} the answer"
+        if verdict["mistake"] != (answer.mistake if answer else None):
+            yield f"{who}: the command line takes the mistake for {verdict['mistake']}"
+        first = next((sentences[exercise, part] for part in parts if (exercise, part) in sentences), None)
+        if not (answer and answer.broken) and first != verdict["reason"]:
+            yield f"{who}: the notebook says {first!r}, the command line {verdict['reason']!r}"
+
+
+def table(submissions, worth, scores, sentences):
+    """The lines that show one assignment's grades: a row for each student, the first refusal under it."""
+    width = max(len(s.about) for s in submissions)
+    total = sum(sum(parts.values()) for parts in worth.values())
+    yield f"{'student':9}{'handed in':{width}}" + "".join(f"{name:>{len(name) + 2}}" for name in worth) + "  total"
+    for s in submissions:
+        row = f"{s.student:9}{s.about:{width}}"
+        for name, parts in worth.items():
+            row += f"{sum(scores[s.student][f'check-{name}-{part}'] for part in parts):{len(name) + 2}.0f}"
+        yield f"{row}{sum(scores[s.student].values()):4.0f}/{total}"
+        order = ((name, part) for name, parts in worth.items() for part in parts)
+        if first := next((sentences[s.student][key] for key in order if key in sentences[s.student]), None):
+            yield from textwrap.wrap(first, 110, initial_indent=" " * 9, subsequent_indent=" " * 9)
+
+
+def run(folder, stems):
+    """Grade the class of `stems` in the empty `folder`, telling how far it is. Returns what was wrong, as sentences."""
+    started = time.monotonic()
+
+    def tell(text):
+        print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)
+
+    def command(*arguments):
+        tell("nbgrader " + " ".join(arguments))
+        if pool.submit(course.nbgrader, *arguments).result():
+            raise Unready(f"nbgrader {' '.join(arguments)} failed; {folder / 'nbgrader.log'} says why.")
+
+    course.make(folder, stems)
+    submissions = [submission for stem in stems for submission in read_class(stem)]
+    exercises, scores, verdicts = {}, {}, {}
+    with course.workers(folder) as pool:
+        for stem in stems:
+            command("generate_assignment", stem)
+            exercises[stem] = points(read_notebook(folder / "exercises" / stem / f"{stem}.ipynb"))
+        for submission in submissions:
+            hand_in(folder, submission)
+        for stem in stems:
+            command("zip_collect", stem)
+        jobs = {
+            pool.submit(timed, course.nbgrader, "autograde", s.stem, "--student", s.student): s for s in submissions
+        }
+        tell(f"nbgrader autograde: {len(jobs)} notebooks of {len({s.student for s in submissions})} students")
+        for count, job in enumerate(as_completed(jobs), 1):
+            status, seconds = job.result()
+            name = f"{jobs[job].stem} of {jobs[job].student}"
+            if status:
+                raise Unready(f"nbgrader could not grade {name}; {folder / 'nbgrader.log'} says why.")
+            tell(f"  {count:2} of {len(jobs)}  {name} ({seconds:.1f} s)")
+        for stem in stems:
+            command("generate_feedback", stem)
+        command("export", "--to", "grades.csv")
+        for stem in stems:
+            scores[stem] = pool.submit(course.scores, stem).result()
+        tell("python -m normlab.check: the same answers on the command line")
+        checks = {}
+        for stem in stems:
+            own = [s for s in submissions if s.stem == stem]
+            checks |= {pool.submit(check_on_the_command_line, folder, name, own): name for name in exercises[stem]}
+        for job in as_completed(checks):
+            verdicts[checks[job]] = job.result()
+            tell(f"  {checks[job]}: {len(job.result())} answers")
+
+    wrong = []
+    for stem in stems:
+        own = [s for s in submissions if s.stem == stem]
+        sentences = {s.student: refusals(folder, s) for s in own}
+        print(f"\n{stem}\n")
+        print("\n".join(table(own, exercises[stem], scores[stem], sentences)))
+        for s in own:
+            its = {name: verdicts[name][s.student] for name in exercises[stem]}
+            wrong += judge(s, exercises[stem], scores[stem][s.student], sentences[s.student], its)
+    with open(folder / "grades.csv", newline="") as file:
+        exported = {(row["student_id"], row["assignment"]): float(row["score"]) for row in csv.DictReader(file)}
+    for s in submissions:
+        if exported.get((s.student, s.stem)) != sum(scores[s.stem][s.student].values()):
+            wrong.append(f"{s.student}, {s.stem}: the export differs from the gradebook")
+    return wrong
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m grading.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="an empty folder to work in (default: a new one)")
+    options = parser.parse_args(arguments)
+    try:
+        folder = (options.folder or Path(tempfile.mkdtemp(prefix="normlab-class-"))).resolve()
+        if folder.is_relative_to(ROOT):
+            raise Unready(f"{folder} is inside the checkout, and nothing is to be left behind there: choose another.")
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Unready(f"{folder} is not empty: choose another.")
+        print(f"A made-up class, in {folder}")
+        print("nbgrader runs learners' code with all that you may do on this machine. Here the class is ours.\n")
+        wrong = run(folder, ("puzzle", "softmax"))
+    except BrokenProcessPool:
+        print(f"A process that graded was ended from outside; {folder / 'nbgrader.log'} may say why.", file=sys.stderr)
+        return 2
+    except (Unready, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"\nfeedback   {folder / 'feedback'}/<student>/<assignment>/\ngrades     {folder / 'grades.csv'}")
+    print(f"gradebook  {folder / 'gradebook.db'}\n")
+    if wrong:
+        print("\n".join(["Not as it should be:", *wrong]), file=sys.stderr)
+        return 1
+    print("Every grade is what the work deserves, and python -m normlab.check says the same.")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

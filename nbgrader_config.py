@@ -1,0 +1,24 @@
+"""nbgrader's settings for this course: `nbgrader COMMAND` in this folder reads them."""
+
+c = get_config()  # noqa: F821 - nbgrader puts the name here
+
+c.CourseDirectory.course_id = "normlab"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "exercises"
+# Everything else that stands beside a notebook is published. The hand-written sources hold the answers; and a file
+# that a learner hands in beside the notebook, such as a torch.py, would be imported while the notebook is graded.
+c.CourseDirectory.ignore = ["*.py", "*.pyc", "__pycache__", ".ipynb_checkpoints", "feedback"]
+
+c.ClearSolutions.code_stub = {"python": "# your code here\nraise NotImplementedError"}
+
+# A check gives a hanging function up by itself after seconds; this is for a cell that hangs before any check.
+c.Execute.timeout = 30
+# After much printing the messages come late, and a late message would end the grading of the whole submission.
+c.Execute.iopub_timeout = 60
+c.Execute.shutdown_kernel = "immediate"
+
+# Feedback is opened in an instructor's browser: HTML that a learner's cell puts out is cleaned.
+c.HTMLExporter.sanitize_html = True
+
+# `nbgrader zip_collect STEM` takes downloaded/STEM/archive/<student>.zip with the notebook in it.
+c.FileNameCollectorPlugin.named_regexp = r".*/(?P<student_id>[^/]+)/(?P<file_id>[^/]+)\.ipynb$"

@@ -1,0 +1,142 @@
+"""The exercises: their two truths agree, their right solutions are accepted in any style."""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from normlab import check, exercises
+from normlab.exercises import EXERCISES
+
+HERE = Path(__file__).resolve().parent
+SEEDS = [b"public", b"course 17", b"course 40"]
+
+CHAPTERS = {
+    "puzzle": ["standardize*", "old_output"],
+    "meanings": ["normalize_l1", "normalize_l2", "min_max", "z_score"],
+    "shape": ["histogram_probabilities", "histogram_density*", "held_out_log_likelihood"],
+    "softmax": ["softmax*", "logsumexp", "gumbel_max", "bayes_posterior"],
+    "axes": ["batch_norm*", "layer_norm*", "instance_norm", "group_norm*", "rms_norm"],
+}
+
+
+@cache
+def styles(name):
+    """The right solutions of tests/styles/<name>.py."""
+    spec = importlib.util.spec_from_file_location(f"styles_of_{name}", HERE / "styles" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.STYLES
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Small arrays: threads only cost time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_exercises_and_their_chapters():
+    listed = {}
+    for exercise in EXERCISES.values():
+        listed.setdefault(exercise.stem, []).append(exercise.name + "*" * exercise.core)
+    assert listed == CHAPTERS
+
+
+@pytest.mark.parametrize(
+    ("name", "signature"),
+    {
+        "standardize": "standardize(x, eps=1e-05)",
+        "old_output": "old_output(seed)",
+        "normalize_l1": "normalize_l1(x, axis=-1, eps=1e-12)",
+        "normalize_l2": "normalize_l2(x, axis=-1, eps=1e-12)",
+        "min_max": "min_max(x, axis=-1)",
+        "z_score": "z_score(x, axis=-1, eps=1e-05)",
+        "histogram_probabilities": "histogram_probabilities(x, edges)",
+        "histogram_density": "histogram_density(x, edges)",
+        "held_out_log_likelihood": "held_out_log_likelihood(train, test, edges)",
+        "softmax": "softmax(x, axis=-1)",
+        "logsumexp": "logsumexp(x, axis=-1)",
+        "gumbel_max": "gumbel_max(logits, rng, size)",
+        "bayes_posterior": "bayes_posterior(log_prior, log_likelihood)",
+        "batch_norm": "batch_norm(x, weight, bias, eps=1e-05)",
+        "layer_norm": "layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-05)",
+        "instance_norm": "instance_norm(x, weight=None, bias=None, eps=1e-05)",
+        "group_norm": "group_norm(x, num_groups, weight=None, bias=None, eps=1e-05)",
+        "rms_norm": "rms_norm(x, normalized_shape, weight=None, eps=None)",
+    }.items(),
+)
+def test_signatures(name, signature):
+    assert EXERCISES[name].signature == signature
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_pytorch_and_numpy_agree_on_every_case(name):
+    """The truth where PyTorch is installed, and the one in the browser."""
+    exercise = EXERCISES[name]
+    if exercise.numpy_truth is None:
+        with pytest.raises(RuntimeError, match="needs torch"):
+            exercises.truth(exercise, (0,), {}, use_torch=False)
+        return
+    for seed in (*SEEDS, b"course 3", b"course 4"):
+        for case in exercise.cases:
+            args, kwargs = exercise.draw(case, seed)
+            if case.raises:
+                for use_torch in (True, False):
+                    with pytest.raises(case.raises):
+                        exercises.truth(exercise, args, kwargs, use_torch)
+                continue
+            theirs, ours = (exercises.truth(exercise, args, kwargs, use_torch) for use_torch in (True, False))
+            assert ours.shape == theirs.shape, case.name
+            allowed = check._right_answer(exercise, case, seed).tolerance or 1e-15
+            assert check._wrong_values(theirs, allowed / 4, ours.astype(np.float64)) is None, (case.name, seed)
+
+
+def test_the_truth_without_pytorch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert exercises.torch_or_none() is None
+    assert exercises.truth(EXERCISES["softmax"], (np.log([1.0, 3.0]),), {}) == pytest.approx([0.25, 0.75])
+
+
+def test_a_low_precision_that_overflows_does_not_spoil_the_truth():
+    args, kwargs = (np.array([[30000, 30000, 10000]], np.float16),), {"axis": -1}
+    assert exercises.truth(EXERCISES["normalize_l1"], args, kwargs) == pytest.approx(np.array([[3, 3, 1]]) / 7)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_at_least_three_right_styles_are_accepted(name):
+    """Loops, einsum, folded affine, float64 inside, ...: tolerances and cases must be fair to all of them."""
+    assert len(set(styles(name))) >= 3
+    for seed in SEEDS[: 2 if name == "gumbel_max" else 3]:  # whose 20,000 draws a case take their time
+        bench = check._Bench(EXERCISES[name], seed)
+        for style in styles(name):
+            refusal = check._refusal(bench, style, None)
+            assert refusal is None, (style, seed, refusal)
+
+
+def test_there_are_styles_of_every_exercise_and_of_nothing_else():
+    assert {path.stem for path in (HERE / "styles").glob("*.py")} == set(EXERCISES)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sofmax", "did you mean softmax"),
+        ("layernorm", "did you mean layer_norm"),
+        ("qqq", "--list"),
+        ("", "--list"),
+        (None, "--list"),
+        (3, "--list"),
+    ],
+)
+def test_an_unknown_exercise(name, hint):
+    with pytest.raises(ValueError, match="there is no exercise") as error:
+        exercises.find(name)
+    assert hint in str(error.value)

@@ -1,0 +1,48 @@
+"""Every known mistake is refused, for its own reason."""
+
+import re
+
+import pytest
+
+from normlab import check
+from normlab.exercises import EXERCISES
+from normlab.mistakes import MISTAKES, MUTATES_INPUT
+
+SEEDS = [b"public", b"course 5"]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_mistake_is_refused_for_its_own_reason(name):
+    for seed in SEEDS:
+        bench = check._Bench(EXERCISES[name], seed)
+        for mistake in MISTAKES[name]:
+            refusal = check._refusal(bench, mistake.wrong, None)
+            assert refusal is not None, f"{name}: {mistake.slug} is accepted under {seed}"
+            sentence, slug = refusal
+            assert slug == mistake.slug, f"{name}: {mistake.slug} under {seed}: {sentence}"
+            assert sentence.endswith(f"yours {mistake.sentence}.") or slug == MUTATES_INPUT, sentence
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_there_are_enough_and_each_is_told_apart_by_its_slug(name):
+    slugs = [mistake.slug for mistake in MISTAKES[name]]
+    assert len(slugs) >= (8 if EXERCISES[name].core else 4)
+    assert len(set(slugs)) == len(slugs)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) for slug in slugs)
+
+
+def test_no_mistakes_of_exercises_that_there_are_not():
+    assert set(MISTAKES) == set(EXERCISES)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_sentences_complete_yours(name):
+    """One sentence that begins with a verb in the third person, and quotes no value of a case."""
+    for sentence in (mistake.sentence for mistake in MISTAKES[name]):
+        first = sentence.split()[0]
+        assert first.endswith("s"), sentence
+        assert first == first.lower(), sentence
+        assert not sentence.endswith((".", " ")), "check() sets the full stop"
+        assert not re.search(r"[a-z)]\. |\n", sentence), "one sentence"
+        assert len(sentence) <= 200, sentence
+        assert not re.search(r"\d\.\d{3}|\[[-\d]", sentence), "a value?"

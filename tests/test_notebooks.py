@@ -1,0 +1,253 @@
+"""Both notebook trees: they follow their sources byte for byte, every solution passes, every stub is refused."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import nbclient
+import nbformat
+import pytest
+
+from normlab.cases import PARTS
+from normlab.exercises import EXERCISES
+from tools import make_notebooks
+
+STEMS = sorted({exercise.stem for exercise in EXERCISES.values()})
+POINTS = {"values": 12, "numerics": 5, "edges": 3}
+
+
+def read(repo, tree, stem):
+    return nbformat.read(repo / tree / stem / f"{stem}.ipynb", as_version=4)
+
+
+def graded(notebook):
+    """{grade_id: cell} of the cells that nbgrader knows."""
+    return {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
+
+
+def copy_sources(repo, folder, *stems):
+    """A checkout with the sources of some chapters alone."""
+    shutil.copy(repo / "nbgrader_config.py", folder)
+    for stem in stems:
+        (folder / "solutions" / stem).mkdir(parents=True)
+        shutil.copy(repo / "solutions" / stem / f"{stem}.py", folder / "solutions" / stem)
+    return folder
+
+
+# -- The trees follow their sources ----------------------------------------------------------------------------------
+
+
+def test_trees_follow_their_sources_under_any_hash_seed(repo):
+    for seed in ("1", "2"):
+        command = [sys.executable, "-B", "tools/make_notebooks.py", "--check"]
+        # Without PATH: no command of others may be needed, in CI or in a hook.
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PATH": ""}
+        done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_names_what_differs_and_changes_nothing(repo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(make_notebooks, "EXERCISES", {n: e for n, e in EXERCISES.items() if e.stem == "puzzle"})
+    root = copy_sources(repo, tmp_path, "puzzle")
+    assert make_notebooks.main([], root) == 0
+    assert make_notebooks.main(["--check"], root) == 0
+    written = root / "exercises" / "puzzle" / "puzzle.ipynb"
+    assert written.read_bytes() == (repo / "exercises" / "puzzle" / "puzzle.ipynb").read_bytes()
+
+    changed = written.read_bytes() + b"\n"
+    written.write_bytes(changed)
+    (root / "solutions" / "puzzle" / "puzzle.ipynb").unlink()
+    for folder in ("solutions", "exercises"):
+        (root / folder / "gone").mkdir()
+        (root / folder / "gone" / "gone.ipynb").write_text("{}")
+    capsys.readouterr()
+    assert make_notebooks.main(["--check"], root) == 1
+    told = capsys.readouterr().err
+    for sentence in (
+        "solutions/puzzle/puzzle.ipynb is missing",
+        "exercises/puzzle/puzzle.ipynb is different",
+        "exercises/gone/gone.ipynb is stray",
+        "solutions/gone/gone.ipynb is stray",
+    ):
+        assert sentence in told
+    assert written.read_bytes() == changed
+    assert not (root / "solutions" / "puzzle" / "puzzle.ipynb").exists()
+
+    assert make_notebooks.main([], root) == 0
+    assert make_notebooks.main(["--check"], root) == 0
+    assert not (root / "exercises" / "gone").exists()
+
+
+def test_a_file_that_somebody_put_into_exercises_is_named_and_kept(repo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(make_notebooks, "EXERCISES", {n: e for n, e in EXERCISES.items() if e.stem == "puzzle"})
+    root = copy_sources(repo, tmp_path, "puzzle")
+    mine = root / "exercises" / "puzzle" / "mine.ipynb"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    assert make_notebooks.main([], root) == 1
+    assert "exercises/puzzle/mine.ipynb" in capsys.readouterr().err
+    assert mine.exists()
+
+
+def test_a_chapter_without_text_is_named(repo, tmp_path, capsys):
+    assert make_notebooks.main(["--check"], copy_sources(repo, tmp_path, "puzzle")) == 1
+    told = capsys.readouterr().err
+    assert "The exercise softmax has no text" in told
+    assert "standardize has no text" not in told
+
+
+# {what is wrong: (text of the source, what stands there instead, a piece of the sentence)}
+EDGES = 'part="edges" points=3\ncheck(old'
+CALL = 'check(old_output, "old_output", part="edges")'
+NEEDS = "needs one line '### BEGIN SOLUTION'"
+FAULTS = {
+    "a duplicate grade_id": (
+        'solution="old_output"',
+        'solution="standardize"',
+        "two cells have the grade_id standardize",
+    ),
+    "an unknown exercise": ('about="old_output"', 'about="new_output"', "about='new_output' names no exercise"),
+    "another chapter's": ('about="old_output"', 'about="softmax"', "is an exercise of the chapter softmax"),
+    "an unknown part": (EDGES, EDGES.replace("edges", "hedges"), "the part 'hedges'"),
+    "no part": (EDGES, EDGES.replace('part="edges" ', ""), "the part None"),
+    "no points": (EDGES, EDGES.replace(" points=3", ""), "the check of old_output, edges, needs points"),
+    "points in words": (EDGES, EDGES.replace("3", '"3"'), "needs points"),
+    "another call": (CALL, CALL.replace('"old_output"', '"standardize"'), f"is to be the one line {CALL}"),
+    "no BEGIN": ("    ### BEGIN SOLUTION\n    import torch", "    import torch", NEEDS),
+    "no END": ("* weight\n    ### END SOLUTION", "* weight", NEEDS),
+    "another function": ("def old_output(", "def new_output(", "does not define old_output"),
+    "no solution": ('# %% solution="old_output"', "# %%", "old_output has no cell old_output"),
+    "no hints": ('[markdown] hints="old_output"', "[markdown]", "old_output has no cell hints-old_output"),
+    "no setup": ("# %% setup=true", "# %%", "no cell is marked setup=true"),
+    "code for text": ('[markdown] about="old_output"', 'about="old_output"', "the cell about-old_output is to be text"),
+    "two marks": ('hints="old_output"', 'hints="old_output" after="old_output"', "is marked both hints and after"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_source_is_named_and_nothing_is_written(repo, tmp_path, capsys, fault):
+    before, after, sentence = FAULTS[fault]
+    root = copy_sources(repo, tmp_path, "puzzle")
+    source = root / "solutions" / "puzzle" / "puzzle.py"
+    text = source.read_text()
+    assert text.count(before) == 1
+    source.write_text(text.replace(before, after))
+    assert make_notebooks.main([], root) == 1
+    told = capsys.readouterr().err
+    assert "solutions/puzzle/puzzle.py: " in told
+    assert sentence in told
+    assert [path.name for path in root.rglob("*.ipynb")] == []
+
+
+# -- What they hold --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tree", ["solutions", "exercises"])
+def test_files_are_plain(repo, tree):
+    for stem in STEMS:
+        content = (repo / tree / stem / f"{stem}.ipynb").read_bytes()
+        assert content.endswith(b"}\n")
+        assert b"\r" not in content
+        notebook = json.loads(content)
+        assert notebook["metadata"] == make_notebooks.KERNEL
+        nbformat.validate(notebook)
+        for cell in notebook["cells"]:
+            assert set(cell["metadata"]) <= {"nbgrader", "deletable", "editable"}
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("tree", ["solutions", "exercises"])
+def test_grade_cells(repo, tree):
+    for stem in STEMS:
+        cells = graded(read(repo, tree, stem))
+        wanted = {"setup"}
+        for name in (e.name for e in EXERCISES.values() if e.stem == stem):
+            checks = {f"check-{name}-{part}": part for part in PARTS}
+            wanted |= {name, f"about-{name}", f"hints-{name}", f"after-{name}", *checks}
+            assert cells[name].metadata.nbgrader.solution
+            assert not cells[name].metadata.nbgrader.locked
+            for identity, part in checks.items():
+                assert cells[identity].metadata.nbgrader.grade
+                assert cells[identity].metadata.nbgrader.points == POINTS[part]
+        assert set(cells) == wanted
+        for identity, cell in cells.items():
+            assert cell.id == identity
+            assert cell.metadata.nbgrader.locked == (identity not in EXERCISES)
+            assert cell.metadata.nbgrader.grade == identity.startswith("check-")
+
+
+def test_three_hints_open_one_after_another(repo):
+    for stem in STEMS:
+        for identity, cell in graded(read(repo, "exercises", stem)).items():
+            if identity.startswith("hints-"):
+                tags = re.findall(r"<(/?details)>|<summary>(.*?)</summary>", cell.source)
+                nested = [
+                    "details",
+                    "Hint 1",
+                    "details",
+                    "Hint 2",
+                    "details",
+                    "Hint 3",
+                    "/details",
+                    "/details",
+                    "/details",
+                ]
+                assert [tag or summary for tag, summary in tags] == nested, identity
+                # Markdown begins again only after an empty line.
+                assert cell.source.count("</summary>\n\n") == 3, identity
+
+
+def test_release_publishes_no_answer(repo):
+    assert sorted(p.name for p in (repo / "exercises").rglob("*") if p.is_file()) == [f"{s}.ipynb" for s in STEMS]
+    for stem in STEMS:
+        solved, released = graded(read(repo, "solutions", stem)), read(repo, "exercises", stem)
+        assert not [cell.id for cell in released.cells if "SOLUTION" in cell.source]
+        stubs = graded(released)
+        lines = {kind: set() for kind in ("code", "markdown")}
+        for cell in released.cells:
+            lines[cell.cell_type] |= {line.strip() for line in cell.source.splitlines()}
+        for name in (e.name for e in EXERCISES.values() if e.stem == stem):
+            before, solution, after = re.split(r" *### (?:BEGIN|END) SOLUTION\n?", solved[name].source)
+            stub = "    # your code here\n    raise NotImplementedError\n"
+            assert stubs[name].source == (before + stub + after).rstrip("\n")
+            body = [line.strip() for line in solution.splitlines() if line.strip()]
+            assert lines["code"].isdisjoint(body), name
+            # A text may show a line of a snippet that the exercise is about, but never how the answer ends.
+            assert body[-1] not in lines["markdown"], name
+
+
+# -- What they do ----------------------------------------------------------------------------------------------------
+
+
+def execute(notebook, folder, **options):
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}, **options).execute()
+    return graded(notebook)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_solution_passes(repo, tmp_path, stem):
+    for identity, cell in execute(read(repo, "solutions", stem), tmp_path).items():
+        if identity.startswith("check-"):
+            (output,) = cell.outputs
+            # Anything on stderr costs all points in nbgrader, and so would an error; a value could count as points.
+            assert (output.output_type, output.name) == ("stream", "stdout"), identity
+            assert output.text.count("\n") == 1
+            assert "right on" in output.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_stub_fails_with_a_sentence(repo, tmp_path, stem):
+    cells = execute(read(repo, "exercises", stem), tmp_path, allow_errors=True)
+    for name in (e.name for e in EXERCISES.values() if e.stem == stem):
+        for part in PARTS:
+            (output,) = cells[f"check-{name}-{part}"].outputs
+            assert (output.output_type, output.ename) == ("error", "CheckFailed")
+            assert output.evalue.startswith(f"{name} is not written yet")
+            assert " ".join(output.traceback).split() == output.evalue.split()
+    assert not cells["setup"].outputs

@@ -1,0 +1,525 @@
+"""The built site: what `make book` left in _build/html, as a file, over http and in a browser."""
+
+import http.server
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+
+from tools import screenshots
+
+REPO = Path(__file__).resolve().parent.parent
+TOC = yaml.safe_load((REPO / "_toc.yml").read_text())
+CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+PAGES = [TOC["root"], *CHAPTERS]
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def site():
+    """Folder of the built site."""
+    folder = REPO / "_build" / "html"
+    if not (folder / "index.html").is_file():
+        pytest.fail("There is no built site in _build/html: run `make book` first.", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def soup(site):
+    """A function: page -> its parsed HTML; pages are parsed once."""
+    parsed = {}
+
+    def parse(page):
+        if page not in parsed:
+            parsed[page] = BeautifulSoup((site / f"{page}.html").read_text(), "html.parser")
+        return parsed[page]
+
+    return parse
+
+
+@pytest.fixture(scope="session")
+def extension():
+    """The modules of the site extension, by name."""
+    sys.path.insert(0, str(REPO / "book" / "_ext"))
+    yield {name: importlib.import_module(f"normlab_site.{name}") for name in ("blocks", "pages", "source")}
+    sys.path.pop(0)
+
+
+@pytest.fixture(scope="session")
+def exercises(extension):
+    """A function: chapter -> {name: Exercise}, empty where the chapter has none."""
+
+    def read(chapter):
+        stem = Path(chapter).name
+        path = REPO / "solutions" / stem / f"{stem}.py"
+        source = extension["source"]
+        return source.read_exercises(path, source.code_stub(REPO)) if path.is_file() else {}
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """A function: path of Chromium -> a browser, started once."""
+    with sync_playwright() as playwright:
+        browsers = {}
+
+        def start(path):
+            if path not in browsers:
+                browsers[path] = playwright.chromium.launch(executable_path=path, args=screenshots.FLAGS)
+            return browsers[path]
+
+        yield start
+        for browser in browsers.values():
+            browser.close()
+
+
+@pytest.fixture
+def browser(chromium, launch):
+    """A running Chromium."""
+    return launch(chromium)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Address of a web server over the built site."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = partial(Quiet, directory=str(REPO / "_build" / "html"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+# -- The pages as files ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_of_the_toc_is_there_under_its_title(site, soup, page):
+    assert (site / f"{page}.html").is_file()
+    assert len(soup(page).select("article h1")) == 1
+    assert soup(page).title.get_text().endswith("Sum to Zero, Sum to One")
+
+
+def test_the_site_opens_on_the_landing_page(site):
+    assert f"url={TOC['root']}.html" in (site / "index.html").read_text().replace('"', "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_picture_is_described(soup, page):
+    for image in soup(page).find_all("img"):
+        alt = image.get("alt", "")
+        assert len(alt) >= 40, f"picture without a description: {str(image)[:200]}"
+        assert not re.search(r"\.(svg|png|jpe?g|gif|webp)\b|_build|_images", alt), f"a path, no description: {alt}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_drawn_picture_has_both_modes(soup, page):
+    for figure in soup(page).select("figure.picture"):
+        assert [image["class"] for image in figure.find_all("img")] == [["only-light"], ["only-dark"]]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "search", "genindex"])
+def test_no_page_names_another_host(soup, page):
+    """Links that a reader follows may; what the browser loads by itself may not."""
+    for tag in soup(page).find_all(["script", "link", "img", "iframe", "source", "video", "audio", "object", "embed"]):
+        for attribute in ("src", "href", "srcset", "data"):
+            assert not re.match(r"\s*(https?:)?//", tag.get(attribute, "")), f"asks another host: {str(tag)[:200]}"
+
+
+def test_no_style_names_another_host(site):
+    for sheet in site.rglob("*.css"):
+        foreign = re.findall(r"(?:url\(|@import)\s*[\"']?\s*(?:https?:)?//[^)\"']*", sheet.read_text())
+        assert not foreign, f"{sheet.name}: {foreign}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_left_unresolved(soup, page):
+    article = BeautifulSoup(str(soup(page).article), "html.parser")
+    assert not article.select(".problematic, .system-message, .error")
+    for code in article(["pre", "code"]):
+        code.decompose()
+    text = article.get_text()
+    assert "??" not in text
+    assert not re.search(r"\{[a-z:]+\}`|:::|```", text), "a role or directive stands on the page as it was written"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_placeholder_of_the_toolchain(soup, page):
+    text = soup(page).get_text()
+    for words in ("Jupyter Book community", "My Jupyter Book", "Project name not set", "Powered by"):
+        assert words not in text
+    assert not soup(page).select("a[href*='github.com/executablebooks'], .dropdown-launch-buttons")
+
+
+def test_targets_of_links_exist(site, soup):
+    for page in PAGES:
+        for link in soup(page).select("a[href]"):
+            address = urlsplit(link["href"])
+            if address.scheme or (link["href"].startswith("#") and not address.fragment):
+                continue
+            target = (site / page).parent / address.path if address.path else site / f"{page}.html"
+            assert target.is_file(), f"{page}: {link['href']} leads nowhere"
+            if address.fragment and target.suffix == ".html":
+                there = BeautifulSoup(target.read_text(), "html.parser") if address.path else soup(page)
+                assert there.find(id=address.fragment), f"{page}: no place {link['href']}"
+
+
+# -- Exercises -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_shows_its_exercises_and_no_others(soup, exercises, chapter):
+    shown = [block["id"].removeprefix("exercise-") for block in soup(chapter).select("section.exercise")]
+    assert sorted(shown) == sorted(exercises(chapter))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_an_exercise_shows_stub_checks_and_hints(soup, exercises, chapter):
+    for name, exercise in exercises(chapter).items():
+        block = soup(chapter).find(id=f"exercise-{name}")
+        code = [pre.get_text().strip() for pre in block.find_all("pre")]
+        assert exercise.stub.strip() in code
+        assert any(f"python -m normlab.check {name} " in text for text in code)
+        assert len(block.select("details details")) >= 1, f"the hints of {name} open all at once"
+        assert [fold.summary is not None for fold in block.find_all("details")].count(False) == 0
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_no_solution_is_on_the_page(site, soup, exercises, extension, chapter):
+    assert "BEGIN SOLUTION" not in (site / f"{chapter}.html").read_text()
+    stem = Path(chapter).name
+    for name, exercise in exercises(chapter).items():
+        block = BeautifulSoup(str(soup(chapter).find(id=f"exercise-{name}")), "html.parser")
+        for fold in block.find_all("details"):
+            fold.decompose()
+        shown = block.get_text()
+        hidden = solution_lines((REPO / "solutions" / stem / f"{stem}.py").read_text(), name)
+        assert hidden, f"{name} has no marked solution"
+        assert not [line for line in hidden if line in shown and line not in exercise.about], name
+
+
+def solution_lines(text, name):
+    """The telling lines of the solution of `name` in a solutions file."""
+    cell = re.split(r"^# %%", text.split(f'solution="{name}"')[1], flags=re.MULTILINE)[0]
+    region = cell.split("### BEGIN SOLUTION")[1].split("### END SOLUTION")[0]
+    return [line.strip() for line in region.splitlines() if len(line.strip()) > 15 and not line.strip().startswith("#")]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_page_and_the_notebook_have_the_same_stub(exercises, chapter):
+    stem = Path(chapter).name
+    if not exercises(chapter):
+        return
+    cells = nbformat.read(REPO / "exercises" / stem / f"{stem}.ipynb", as_version=4).cells
+    stubs = {cell.metadata.get("nbgrader", {}).get("grade_id"): cell.source.strip() for cell in cells}
+    for name, exercise in exercises(chapter).items():
+        assert exercise.stub.strip() == stubs[name]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_notebook_can_be_downloaded(soup, exercises, chapter):
+    for name in exercises(chapter):
+        links = soup(chapter).find(id=f"exercise-{name}").select("a[download]")
+        assert [Path(link["href"]).name for link in links] == [f"{Path(chapter).name}.ipynb"]
+
+
+# -- Predictions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_prediction_has_options_one_right_and_an_answer(soup, exercises, chapter):
+    blocks = soup(chapter).select(".predict")
+    assert blocks or not exercises(chapter), "the chapter asks for no prediction"
+    for block in blocks:
+        options = block.select(".predict-options > li")
+        assert len(options) >= 2
+        assert int(block["data-right"]) < len(options)
+        assert block.select_one("details.predict-answer:not([open]) > summary")
+        assert len(block.select_one(".predict-text").get_text(strip=True)) > 1
+        assert "(*)" not in block.get_text()
+
+
+@pytest.fixture
+def prediction(browser, soup, server):
+    """A tab on the first prediction of the book, with its number of options and the right one."""
+    page = next(chapter for chapter in CHAPTERS if soup(chapter).select(".predict"))
+    block = soup(page).select_one(".predict")
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(f"{server}/{page}.html")
+    yield tab, len(block.select(".predict-options > li")), int(block["data-right"])
+    context.close()
+
+
+def test_nothing_of_the_answer_shows_before_the_commitment(prediction):
+    tab, _, _ = prediction
+    assert not tab.locator(".predict-answer").first.is_visible()
+    assert tab.locator(".predict .predict-commit").first.is_disabled()
+    assert tab.locator(".predict .predict-result").first.inner_text() == ""
+
+
+@pytest.mark.parametrize("matches", [True, False])
+def test_committing_opens_the_answer_and_is_remembered(prediction, matches):
+    tab, options, right = prediction
+    choice = right if matches else (right + 1) % options
+    block = tab.locator(".predict").first
+    block.locator("input[type=radio]").nth(choice).check()
+    block.get_by_role("button", name="Commit").click()
+    for _ in range(2):
+        assert block.locator(".predict-text").is_visible()
+        assert ("matches" in block.get_by_role("status").inner_text()) == matches
+        notes = [note.inner_text() for note in block.locator(".predict-note").all()]
+        assert "what happens" in notes[right]
+        assert "your prediction" in notes[choice]
+        assert block.locator("input[type=radio]").nth(choice).is_checked()
+        tab.reload()
+    block.get_by_role("button", name="Predict again").click()
+    assert not block.locator(".predict-answer").is_visible()
+    tab.reload()
+    assert not block.locator(".predict-answer").is_visible()
+
+
+def test_a_prediction_works_by_keyboard(prediction):
+    tab, options, _ = prediction
+    block = tab.locator(".predict").first
+    block.locator("input[type=radio]").first.focus()
+    tab.keyboard.press("Space")
+    for _ in range(options - 1):
+        tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Tab")
+    focused = "document.activeElement"
+    assert tab.evaluate(f"{focused}.className") == "predict-commit"
+    assert tab.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
+    tab.keyboard.press("Enter")
+    assert block.locator(".predict-text").is_visible()
+    assert block.locator("input[type=radio]").nth(options - 1).is_checked()
+    assert tab.evaluate(f"{focused}.className") == "predict-again"
+
+
+def test_without_javascript_a_prediction_is_a_list_and_a_folded_answer(browser, soup, site):
+    for page in CHAPTERS:
+        context = browser.new_context(java_script_enabled=False)
+        tab = context.new_page()
+        tab.goto((site / f"{page}.html").as_uri())
+        for block in tab.locator(".predict").all():
+            assert block.locator(".predict-options > li").first.is_visible()
+            assert block.locator("input, button").count() == 0
+            assert not block.locator(".predict-text").is_visible()
+            block.locator("summary").first.click()
+            assert block.locator(".predict-text").is_visible()
+        context.close()
+
+
+def test_on_paper_the_answer_is_there_and_the_buttons_are_not(prediction):
+    tab, _, _ = prediction
+    tab.emulate_media(media="print")
+    block = tab.locator(".predict").first
+    assert block.locator(".predict-text").is_visible()
+    assert not block.locator("button").first.is_visible()
+
+
+# -- In a browser ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_a_page_asks_no_other_host_and_has_no_errors(browser, site, server, scheme, page):
+    home = site.as_uri() if scheme == "file" else server
+    context = browser.new_context()
+    tab = context.new_page()
+    asked, complaints = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+    tab.goto(f"{home}/{page}.html")
+    tab.evaluate(screenshots.SETTLED)
+    formulas = tab.locator("article .math").count()
+    assert tab.locator("article .math mjx-container").count() >= formulas, "a formula was not set"
+    assert tab.locator("article mjx-merror").count() == 0
+    context.close()
+    assert [url for url in asked if not url.startswith((home, "data:"))] == []
+    assert complaints == []
+
+
+@pytest.mark.parametrize("mode", screenshots.MODES)
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_scrolls_sideways_on_a_phone(browser, site, page, mode):
+    context = browser.new_context(viewport=PHONE, color_scheme=mode)
+    tab = context.new_page()
+    tab.goto((site / f"{page}.html").as_uri())
+    tab.evaluate(screenshots.SETTLED)
+    # With everything unfolded.
+    tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.hidden = false; fold.open = true; })")
+    width = tab.evaluate("document.documentElement.scrollWidth")
+    # A box that scrolls inside itself must not be cut off by the edge of the screen.
+    boxes = tab.evaluate(
+        "[...document.querySelectorAll('article :is(pre, table, img, p, .predict, .exercise)')]"
+        ".filter((box) => !box.closest('.numbers, .pst-scrollable-table-container, .output, pre, .margin'))"
+        ".map((box) => [box.className, box.getBoundingClientRect()])"
+        ".filter(([, place]) => place.width && (place.left < 0 || place.right > 390)).map(([name]) => name)"
+    )
+    context.close()
+    assert width == 390
+    assert boxes == []
+
+
+@pytest.mark.parametrize("mode", screenshots.MODES)
+def test_the_picture_of_the_mode_shows(browser, site, soup, mode):
+    other = "dark" if mode == "light" else "light"
+    for page in PAGES:
+        if not soup(page).select("figure.picture"):
+            continue
+        context = browser.new_context(color_scheme=mode)
+        tab = context.new_page()
+        tab.goto((site / f"{page}.html").as_uri())
+        folded = tab.locator("figure.picture")
+        assert tab.locator(f"figure.picture .only-{mode}:visible").count() == folded.count()
+        assert tab.locator(f"figure.picture .only-{other}:visible").count() == 0
+        context.close()
+
+
+def test_screenshots_are_written_for_every_mode_and_width(chromium, site, tmp_path):
+    subprocess.run([sys.executable, "tools/screenshots.py", tmp_path, "index"], cwd=REPO, check=True)
+    written = sorted(tmp_path.iterdir())
+    assert [path.name for path in written] == [
+        "index-dark-1280.png",
+        "index-dark-390.png",
+        "index-light-1280.png",
+        "index-light-390.png",
+    ]
+    assert all(path.stat().st_size > 10_000 for path in written)
+
+
+# -- The directives and the extension by themselves ------------------------------------------------------------------
+
+SOLUTIONS = """
+# %% [markdown] about="double"
+# ## double
+# Twice $x$.
+# %% solution="double"
+def double(x):
+    ### BEGIN SOLUTION
+    return 2 * x
+    ### END SOLUTION
+# %% check="double" part="values" points=2
+check(double, "double", part="values")
+# %% [markdown] hints="double"
+# <details><summary>Hint 1: $x + x$</summary>
+# One.
+# <details><summary>Hint 2</summary>
+# Two.
+# </details></details>
+# %% [markdown] after="double"
+# Now you can **double**.
+"""
+PREDICTION = "```{predict} Is it so?\n- yes\n- no (*)\n---\nNo: $1 \\ne 2$.\n```\n"
+EXERCISE = "```{exercise} double\n```\n"
+
+
+def project(folder, pages, solutions=()):
+    """Write a small book of {name: text}, each page with a solutions file of its own."""
+    (folder / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(REPO / 'book' / '_ext')!r})\n"
+        "extensions = ['myst_nb', 'normlab_site']\nnb_execution_mode = 'off'\nroot_doc = 'index'\n"
+        "myst_enable_extensions = ['dollarmath']\n"
+    )
+    shutil.copy(REPO / "nbgrader_config.py", folder)
+    index = "# Title\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n"
+    for name, text in {**pages, "index": index}.items():
+        (folder / f"{name}.md").write_text(f"# Page\n\n{text}")
+        source = folder / "solutions" / name / f"{name}.py"
+        source.parent.mkdir(parents=True)
+        source.write_text(dict(solutions).get(name, SOLUTIONS))
+
+
+def build(folder):
+    """Build the small book; returns what Sphinx complains of."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-b", "html", folder, folder / "html"]
+    return subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def built(folder, name):
+    return BeautifulSoup((folder / "html" / f"{name}.html").read_text(), "html.parser")
+
+
+def test_directives_parse_what_they_hold_and_see_changes(tmp_path):
+    project(tmp_path, {"good": PREDICTION + EXERCISE + "{ref}`exercise-double`\n"})
+    assert build(tmp_path) == ""
+    page = built(tmp_path, "good")
+    assert page.select_one(".predict-answer .math")
+    assert page.select_one("#exercise-double h2").get_text(" ", strip=True) == "Exercise double"
+    assert page.select_one("a[href='#exercise-double'] .std-ref").get_text() == "double"
+    assert page.select_one(".exercise details summary .math")
+    assert page.select_one(".exercise details details").get_text(" ", strip=True) == "Hint 2 Two."
+    assert page.select_one(".exercise-after strong").get_text() == "double"
+    assert "2 * x" not in page.get_text()
+
+    (tmp_path / "solutions" / "good" / "good.py").write_text(SOLUTIONS.replace("Twice", "Two times"))
+    assert build(tmp_path) == ""
+    assert "Two times" in built(tmp_path, "good").get_text()
+
+
+WRONG = {
+    "unknown": ("```{exercise} dubble\n```\n", "exercise dubble: solutions/unknown/unknown.py has no such exercise"),
+    "repeated": (EXERCISE + EXERCISE, "exercise double stands already on the page repeated"),
+    "unmarked": (PREDICTION.replace(" (*)", ""), "one of them marked (*)"),
+    "marked": (PREDICTION.replace("yes", "yes (*)"), "one of them marked (*)"),
+    "undivided": (PREDICTION.replace("---\n", ""), "no line `---`"),
+    "unanswered": (PREDICTION.replace("No: $1 \\ne 2$.\n", ""), "no answer"),
+    "unlisted": (PREDICTION.replace("- yes", "yes"), "expected a list of options"),
+    "asked": (PREDICTION + PREDICTION, "asks twice: Is it so?"),
+    **{role: (EXERCISE, f"exercise double has no {role} cell") for role in ("about", "check", "hints", "after")},
+}
+
+
+@pytest.fixture(scope="module")
+def complaints(tmp_path_factory):
+    """What Sphinx says of a book in which everything is wrong."""
+    folder = tmp_path_factory.mktemp("wrong")
+    sources = {role: SOLUTIONS.replace(f'{role}="double"', 'other="double"') for role in WRONG}
+    project(folder, {name: text for name, (text, _) in WRONG.items()}, sources)
+    return build(folder).splitlines()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_directive_is_an_error_that_names_it(complaints, name):
+    mine = [line for line in complaints if f"/{name}.md:" in line]
+    assert any("ERROR" in line and WRONG[name][1] in line for line in mine), mine
+
+
+def test_executed_pages_are_not_kept_when_the_code_changes(extension, tmp_path):
+    cache = extension["pages"].execution_cache
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "figures.py").write_text("one = 1\n")
+    first = cache(tmp_path)
+    first.mkdir(parents=True)
+    assert cache(tmp_path) == first
+    assert first.exists()
+    (tmp_path / "book" / "figures.py").write_text("one = 2\n")
+    assert cache(tmp_path) != first
+    assert not first.exists()
+
+
+def test_a_failing_cell_fails_the_build():
+    config = yaml.safe_load((REPO / "_config.yml").read_text())
+    assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
+    assert "allow_errors" not in config["execute"]
