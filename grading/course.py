@@ -38,6 +38,8 @@ def environment(folder):
         **{f"JUPYTER_{what}_DIR": str(own / what.lower()) for what in ("CONFIG", "DATA", "RUNTIME")},
         "IPYTHONDIR": str(own / "ipython"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        # As many notebooks run as there are cores: each takes one.
+        "OMP_NUM_THREADS": "1",
         # Else the first kernel would leave its compiled files in the checkout.
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -125,6 +125,8 @@ def _refuse_forbidden_calls(normlab_too):
         return next((f for f in forbidden if bare == f or bare.startswith(f + "_")), None)
 
     def profile(frame, event, arg):
+        if _Stop.first:  # the verdict stands: whoever swallowed it may go on, lest a stubborn loop never end
+            return
         if event == "call":
             module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
             if module.startswith("scipy.special"):
@@ -714,7 +716,7 @@ def main(argv=None):
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="Python file with a function of that name")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--list", action="store_true", help="name the exercises, one a line")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # --json may stand anywhere
     if options.list:
         print("\n".join(exercises.EXERCISES))
         return 0
