@@ -301,7 +301,7 @@ def _run(candidate, exercise, case, seed, watched=True):
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a learner's code raises is an answer about that code
-        outcome.error = error
+        outcome.error = error.with_traceback(None)  # its frames would keep a learner's gigabytes alive
     if _Stop.first:
         outcome.stopped = str(_Stop.first)
         outcome.slug = CALLS_THE_ANSWER if "is to write it" in outcome.stopped else None
@@ -350,6 +350,11 @@ def _first_line(error):
         return str(error).strip().split("\n")[0][:120]
     except Exception:
         return ""
+
+
+def _closed(sentence):
+    """The sentence with its full stop, unless it ends in a question."""
+    return sentence if sentence.endswith("?") else f"{sentence}."
 
 
 def _named_type(value):
@@ -512,6 +517,13 @@ class _Bench:
             self._right[case.name] = _right_answer(self.exercise, case, self.seed)
         return self._right[case.name]
 
+    def prepare(self, mistakes_too):
+        """Computes what forked children then share."""
+        for case in self.exercise.cases:
+            self.right(case)
+            for mistake in MISTAKES[self.exercise.name] if mistakes_too else ():
+                self.told_apart(mistake, case)
+
     def fault(self, case, outcome):
         return _fault(self.exercise, case, self.right(case), outcome, self.hidden)
 
@@ -562,15 +574,15 @@ def _refusal(bench, candidate, part):
     else:
         return None
     if isinstance(outcome.error, NotImplementedError):
-        return f"{exercise.name} {fault}.", None
+        return _closed(f"{exercise.name} {fault}"), None
     lead = f"{exercise.name}: on {case.kind}, {case.expect or exercise.expect}; yours "
     if outcome.stopped or outcome.mutated:
-        return f"{lead}{fault}.", MUTATES_INPUT if outcome.mutated else outcome.slug
+        return _closed(f"{lead}{fault}"), MUTATES_INPUT if outcome.mutated else outcome.slug
     everywhere = _run_on(exercise.cases, outcomes, candidate, bench)
     mistake = bench.name(everywhere, case)
     if mistake is None:  # two faults at once: one of them may still be recognized within the part that failed
         mistake = bench.name({c: o for c, o in everywhere.items() if c.part == case.part}, case)
-    return (f"{lead}{mistake.sentence}.", mistake.slug) if mistake else (f"{lead}{fault}.", None)
+    return _closed(f"{lead}{mistake.sentence if mistake else fault}"), mistake and mistake.slug
 
 
 def _run_on(wanted, known, candidate, bench, seconds=10.0):
@@ -617,7 +629,7 @@ def check(candidate, exercise=None, part=None):
         found = exercises.find(name)
         bench = _bench(found)
     except ValueError as error:
-        raise CheckFailed(f"{error}.") from None
+        raise CheckFailed(_closed(str(error))) from None
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
     refusal = (bad := _bad_call(candidate, found)) and (bad, None) or _refusal(bench, candidate, part)
@@ -726,7 +738,7 @@ def main(argv=None):
         exercise = exercises.find(options.exercise)
         bench = _bench(exercise)
     except ValueError as error:
-        print(f"{error}.", file=sys.stderr)
+        print(_closed(str(error)), file=sys.stderr)
         return 2
     if not options.files:
         parser.error(f"name a file that defines {exercise.signature}")
@@ -734,8 +746,7 @@ def main(argv=None):
     if torch is not None:
         torch.set_num_threads(1)  # a forked child that used the parent's threads would hang
         with np.errstate(all="ignore"):
-            for case in exercise.cases:
-                bench.right(case)
+            bench.prepare(mistakes_too=len(options.files) > 1)
     status = 0
     for path in options.files:
         accepted, checkable, reason, mistake = _judge_apart(exercise.name, path)

@@ -58,7 +58,7 @@ def refusal(candidate, exercise="softmax", part=None):
     with pytest.raises(CheckFailed) as caught:
         check(candidate, exercise, part=part)
     assert str(caught.value).count("\n") == 0
-    assert str(caught.value).endswith(".")
+    assert str(caught.value).endswith((".", "missing?"))
     assert caught.value.__cause__ is None
     return caught.value
 
@@ -161,7 +161,7 @@ def test_no_sentence_quotes_a_value_of_the_inputs():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((softmax, "sofmax"), "there is no exercise 'sofmax': did you mean softmax?."),
+        ((softmax, "sofmax"), "there is no exercise 'sofmax': did you mean softmax?"),
         ((softmax, "zzz"), "there is no exercise 'zzz': python -m normlab.check --list names them all."),
         ((lambda x: x,), "there is no exercise '<lambda>'"),
         ((functools.partial(softmax),), "there is no exercise 'None'"),
@@ -180,7 +180,7 @@ def test_no_sentence_quotes_a_value_of_the_inputs():
 def test_one_sentence_for_what_cannot_be_checked(capfd, arguments, sentence):
     with pytest.raises(CheckFailed) as caught:
         check(*arguments)
-    assert sentence.removesuffix("?.") in str(caught.value)
+    assert sentence in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert capfd.readouterr() == ("", "")
 
@@ -221,7 +221,7 @@ class Marked(np.ndarray):
 
 
 ANSWERS = {
-    "returns None: is the return statement missing?.": lambda y: None,
+    "returns None: is the return statement missing?": lambda y: None,
     "returns a list where a NumPy array is right.": lambda y: y.tolist(),
     "returns a tuple where a NumPy array is right.": lambda y: (y, y),
     "returns a float where a NumPy array is right.": lambda y: 0.5,
@@ -287,7 +287,7 @@ def test_a_coroutine_nobody_waits_for(capfd):
         (lambda: np.array([0.5]), "returns a numpy.ndarray where a float is right."),
         (lambda: torch.tensor(0.5), "returns a torch.Tensor where a float is right."),
         (lambda: "0.5", "returns a str where a float is right."),
-        (lambda: None, "returns None: is the return statement missing?."),
+        (lambda: None, "returns None: is the return statement missing?"),
         (lambda: float("nan"), "has NaN where there should be numbers."),
     ],
 )

@@ -34,7 +34,7 @@ from normlab.check import check
 
 # %% solution="batch_norm"
 def batch_norm(x, weight, bias, eps=1e-5):
-    """Training-mode batch norm over every axis but axis 1; an array like x."""
+    """Training-mode batch norm over all axes but axis 1."""
     ### BEGIN SOLUTION
     if x.size == x.shape[1]:
         raise ValueError(f"batch_norm needs more than one value per channel, got an array of shape {x.shape}")
@@ -96,7 +96,7 @@ check(batch_norm, "batch_norm", part="edges")
 
 # %% solution="layer_norm"
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """Layer norm over the trailing axes named by normalized_shape; an array like x."""
+    """Layer norm over the axes named by normalized_shape."""
     ### BEGIN SOLUTION
     axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
     wide = x.astype(np.promote_types(x.dtype, np.float32))
@@ -161,7 +161,7 @@ check(layer_norm, "layer_norm", part="edges")
 
 # %% solution="instance_norm"
 def instance_norm(x, weight=None, bias=None, eps=1e-5):
-    """Instance norm over the positions, axes 2 and on; an array like x."""
+    """Instance norm over the positions, axes 2 and on."""
     ### BEGIN SOLUTION
     flat = x.reshape(x.shape[0], x.shape[1], -1)
     if flat.shape[2] == 1:
@@ -226,7 +226,7 @@ check(instance_norm, "instance_norm", part="edges")
 
 # %% solution="group_norm"
 def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
-    """Group norm over the channels of each group and all positions; an array like x."""
+    """Group norm over each group's channels and positions."""
     ### BEGIN SOLUTION
     examples, channels = x.shape[:2]
     if channels % num_groups:
@@ -294,7 +294,7 @@ check(group_norm, "group_norm", part="edges")
 
 # %% solution="rms_norm"
 def rms_norm(x, normalized_shape, weight=None, eps=None):
-    """x over its root mean square along the trailing axes; an array like x."""
+    """x over its root mean square along its last axes."""
     ### BEGIN SOLUTION
     wide = x.astype(np.promote_types(x.dtype, np.float32))
     if eps is None:

@@ -93,7 +93,7 @@ check(normalize_l1, "normalize_l1", part="edges")
 
 # %% solution="normalize_l2"
 def normalize_l2(x, axis=-1, eps=1e-12):
-    """x / max(root of the sum of squares along axis, eps), an array like x."""
+    """x / max(its length along axis, eps), an array like x."""
     ### BEGIN SOLUTION
     wide = x.astype(np.promote_types(x.dtype, np.float32))
     norm = np.sqrt(np.sum(np.square(wide), axis=axis, keepdims=True))
@@ -150,7 +150,7 @@ check(normalize_l2, "normalize_l2", part="edges")
 
 # %% solution="min_max"
 def min_max(x, axis=-1):
-    """(x - min) / (max - min) along axis, 0 where the slice is constant; an array like x."""
+    """(x - min) / (max - min); 0 in a constant slice."""
     ### BEGIN SOLUTION
     wide = x.astype(np.promote_types(x.dtype, np.float32))
     low = wide.min(axis=axis, keepdims=True)
@@ -209,7 +209,7 @@ check(min_max, "min_max", part="edges")
 
 # %% solution="z_score"
 def z_score(x, axis=-1, eps=1e-5):
-    """x with mean 0 and variance var / (var + eps) along axis; an array like x."""
+    """x with mean 0 and variance 1 (but for eps) along axis."""
     ### BEGIN SOLUTION
     wide = x.astype(np.promote_types(x.dtype, np.float32))
     deviation = wide - wide.mean(axis=axis, keepdims=True)

@@ -36,7 +36,7 @@ from normlab.check import check
 
 # %% solution="standardize"
 def standardize(x, eps=1e-5):
-    """x with mean 0 and variance var / (var + eps) over all its elements; an array like x."""
+    """x with mean 0 and variance 1 (but for eps)."""
     ### BEGIN SOLUTION
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
     deviation = wide - wide.mean()
@@ -106,7 +106,7 @@ check(standardize, "standardize", part="edges")
 
 # %% solution="old_output"
 def old_output(seed):
-    """What PyTorch < 1.2 printed for the question's snippet: a float32 tensor of shape (2, 1, 2, 2)."""
+    """What PyTorch < 1.2 printed: a float32 tensor (2, 1, 2, 2)."""
     ### BEGIN SOLUTION
     import torch
 

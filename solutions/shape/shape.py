@@ -31,7 +31,7 @@ from normlab.check import check
 
 # %% solution="histogram_probabilities"
 def histogram_probabilities(x, edges):
-    """The share of the samples inside the edges that each bin holds; an array of the dtype of x."""
+    """Each bin's share of the samples inside the edges."""
     ### BEGIN SOLUTION
     counts = np.array([np.sum((low <= x) & (x < high)) for low, high in zip(edges, edges[1:], strict=False)])
     counts[-1] += np.sum(x == edges[-1])
@@ -91,7 +91,7 @@ check(histogram_probabilities, "histogram_probabilities", part="edges")
 
 # %% solution="histogram_density"
 def histogram_density(x, edges):
-    """Probability over width for each bin; an array of the dtype of x."""
+    """Probability over width for each bin."""
     ### BEGIN SOLUTION
     counts, _ = np.histogram(x, edges)
     if counts.sum() == 0:
@@ -150,7 +150,7 @@ check(histogram_density, "histogram_density", part="edges")
 
 # %% solution="held_out_log_likelihood"
 def held_out_log_likelihood(train, test, edges):
-    """Mean log density of `test` under the histogram of `train`; a float, -inf where a point has density 0."""
+    """Mean log density of test under train's histogram."""
     ### BEGIN SOLUTION
     counts, _ = np.histogram(train, edges)
     if counts.sum() == 0:

@@ -91,7 +91,7 @@ check(softmax, "softmax", part="edges")
 
 # %% solution="logsumexp"
 def logsumexp(x, axis=-1):
-    """log of the sum of exp(x) along axis, the axis dropped; dtype of x."""
+    """log of the sum of exp(x) along axis, which is dropped."""
     ### BEGIN SOLUTION
     return np.logaddexp.reduce(x.astype(np.promote_types(x.dtype, np.float32)), axis=axis).astype(x.dtype)
     ### END SOLUTION
@@ -149,7 +149,7 @@ check(logsumexp, "logsumexp", part="edges")
 
 # %% solution="gumbel_max"
 def gumbel_max(logits, rng, size):
-    """Indices of classes, drawn with probability softmax(logits); an integer array of shape size."""
+    """Class indices of shape size, drawn from softmax(logits)."""
     ### BEGIN SOLUTION
     shape = (size,) if np.isscalar(size) else tuple(size)
     noise = rng.gumbel(size=shape + logits.shape)
@@ -208,7 +208,7 @@ check(gumbel_max, "gumbel_max", part="edges")
 
 # %% solution="bayes_posterior"
 def bayes_posterior(log_prior, log_likelihood):
-    """Posterior of each class for each sample, shape (N, K); rows add up to 1."""
+    """Posterior, shape (N, K): each row adds up to 1."""
     ### BEGIN SOLUTION
     log_joint = log_prior[np.newaxis, :] + log_likelihood
     joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
