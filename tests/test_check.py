@@ -3,6 +3,7 @@
 import array
 import asyncio
 import builtins
+import contextlib
 import functools
 import inspect
 import operator
@@ -470,9 +471,9 @@ def noisy(x, axis=-1):
     return softmax(x, axis)
 
 
-@pytest.mark.filterwarnings("ignore")  # pytest shows warnings by a hook of its own
 def test_nothing_of_a_noisy_candidate_is_seen(capfd):
-    check(noisy, "softmax", part="values")
+    with warnings.catch_warnings(record=True):  # pytest has a hook of its own that collects them
+        check(noisy, "softmax", part="values")
     out, err = capfd.readouterr()
     assert out.startswith("softmax, values: right on ")
     assert out.count("\n") == 1
@@ -727,18 +728,16 @@ def surroundings():
     }
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "candidate", [softmax, seeds_everything, replaces_everything, hangs, exits, changes_in_place, noisy]
 )
 def test_nothing_is_left_behind(candidate):
     check(softmax, "softmax")  # the right answers are kept from here on, and PyTorch is loaded
-    before = surroundings()
-    try:
-        check(candidate, "softmax")
-    except CheckFailed:
-        pass
-    after = surroundings()
+    with warnings.catch_warnings(record=True):
+        before = surroundings()
+        with contextlib.suppress(CheckFailed):
+            check(candidate, "softmax")
+        after = surroundings()
     assert {key: value for key, value in after.items() if value != before[key]} == {}
 
 

@@ -178,7 +178,8 @@ REFUSED = {
     "call_prints.py": ("def softmax(x, axis=-1):\n    while True: print('y' * 1000)\n", f"yours {NO_PRINT}."),
     "call_memory.py": (
         "import numpy as np\ndef softmax(x, axis=-1):\n    kept = []\n    while True: kept.append(np.empty(1 << 25))\n",
-        "yours raises MemoryError (Unable to allocate 256. MiB for an array with shape (33554432,) and data type float64).",
+        "yours raises MemoryError (Unable to allocate 256. MiB "
+        "for an array with shape (33554432,) and data type float64).",
     ),
     "call_asks.py": ("def softmax(x, axis=-1): return float(input())\n", f"yours {NO_INPUT}."),
     "signature.py": (
@@ -191,7 +192,8 @@ REFUSED = {
         "softmax is not written yet: it raises NotImplementedError.",
     ),
     "torch.softmax.py": (
-        "from torch.nn.functional import softmax as s\nimport torch\ndef softmax(x, axis=-1): return s(torch.tensor(x), axis).numpy()\n",
+        "from torch.nn.functional import softmax as s\nimport torch\n"
+        "def softmax(x, axis=-1): return s(torch.tensor(x), axis).numpy()\n",
         "yours calls torch's softmax: this exercise is to write it, with NumPy.",
     ),
     "wrong.py": (WRONG, "subtract the maximum of each slice."),
@@ -207,11 +209,11 @@ ACCEPTED = {
     "right.py": RIGHT,
     "raises_below.py": RIGHT + "\nraise RuntimeError('after the function')\n",
     "helper_beside.py": "from beside import softmax\n",
-    "loud.py": "import sys, os, warnings\nwarnings.warn('w')\nprint('out')\nprint('err', file=sys.stderr)\nos.system('echo x >&2')\n"
-    + RIGHT,
+    "loud.py": "import sys, os, warnings\nwarnings.warn('w')\nprint('out')\nprint('err', file=sys.stderr)\n"
+    "os.system('echo x >&2')\n" + RIGHT,
     "with spaces é.py": RIGHT,
-    "dataclass.py": "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass C:\n    a: int\n"
-    + RIGHT,
+    "dataclass.py": "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    "@dataclass\nclass C:\n    a: int\n" + RIGHT,
 }
 
 

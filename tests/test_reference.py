@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from normlab import cases, exercises, reference
 from normlab.axes import NORMS
 
-OF_EXERCISE = {"batch_norm": "batch", "layer_norm": "layer", "instance_norm": "instance", "group_norm": "group", "rms_norm": "rms"}  # fmt: skip
+OF_EXERCISE = {f"{norm}_norm": norm for norm in NORMS}
 
 
 def torch_norm(norm, x, weight, bias, eps, num_groups, normalized_shape):
