@@ -178,8 +178,7 @@ REFUSED = {
     "call_prints.py": ("def softmax(x, axis=-1):\n    while True: print('y' * 1000)\n", f"yours {NO_PRINT}."),
     "call_memory.py": (
         "import numpy as np\ndef softmax(x, axis=-1):\n    kept = []\n    while True: kept.append(np.empty(1 << 25))\n",
-        "yours raises MemoryError (Unable to allocate 256. MiB "
-        "for an array with shape (33554432,) and data type float64).",
+        "yours raises MemoryError",
     ),
     "call_asks.py": ("def softmax(x, axis=-1): return float(input())\n", f"yours {NO_INPUT}."),
     "signature.py": (
@@ -274,7 +273,7 @@ def test_a_file_that_is_none(verdicts, name, words):
 def test_a_function_that_is_refused(verdicts, name):
     verdict = verdicts[0][name]
     assert not verdict["accepted"]
-    assert verdict["reason"].endswith(REFUSED[name][1])
+    assert REFUSED[name][1] in verdict["reason"]
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
