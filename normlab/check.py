@@ -10,6 +10,7 @@ candidate behaves exactly like it on every case that tells that mistake from a r
 import argparse
 import builtins
 import contextlib
+import dataclasses
 import importlib.util
 import inspect
 import io
@@ -72,14 +73,17 @@ class _Stop(BaseException):
 
 @dataclass
 class Outcome:
-    """What a candidate did on one case: the value it returned or the exception it raised; `stopped` says why it was
-    refused without an answer, and under which slug; `mutated` that it changed an argument."""
+    """What a candidate did on one case: the value it returned (and `kept`, a copy made at once) or the exception it
+    raised; `stopped` says why it was refused without an answer, and under which slug; `mutated` that it changed an
+    argument; `idle` that a sampler drew nothing from its generator."""
 
     value: object = None
+    kept: np.ndarray | None = None
     error: BaseException | None = None
     stopped: str | None = None
     slug: str | None = None
     mutated: bool = False
+    idle: bool = False
 
 
 class _Sink(io.TextIOBase):
@@ -100,11 +104,14 @@ class _SamplerRng:
 
     def __init__(self, rng):
         self._rng = rng
+        self.drawn = False
 
     def gumbel(self, loc=0.0, scale=1.0, size=None):
+        self.drawn = True
         return self._rng.gumbel(loc, scale, size)
 
     def random(self, size=None, dtype=np.float64, out=None):
+        self.drawn = True
         return self._rng.random(size, dtype, out)
 
     def __getattr__(self, name):
@@ -306,6 +313,8 @@ def _run(candidate, exercise, case, seed, watched=True):
         outcome.stopped = str(_Stop.first)
         outcome.slug = CALLS_THE_ANSWER if "is to write it" in outcome.stopped else None
     outcome.mutated = outcome.stopped is None and before != _bytes_of(args, kwargs)
+    outcome.idle = exercise.returns == "samples" and not args[1].drawn
+    outcome.kept = outcome.value.copy() if type(outcome.value) is np.ndarray else None
     return outcome
 
 
@@ -339,7 +348,7 @@ def _right_answer(exercise, case, seed):
     far = ()
     if case.far:
         rounded = exercises.moved_by_one_rounding(exercise, args, kwargs, np.random.default_rng(0))
-        far = rounded, max(np.abs(a[np.isfinite(a)]).max(initial=0) for a in args if isinstance(a, np.ndarray))
+        far = rounded, max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in args if isinstance(a, np.ndarray))
     allowed = cases.tolerance(value, exercises.plain(exercise, args, kwargs), dtype, *far)
     return _Right(value, None, allowed, dtype, value.shape)
 
@@ -359,8 +368,14 @@ def _closed(sentence):
 
 def _named_type(value):
     kind = type(value)
+    if kind is np.ndarray:
+        return "an array"
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
+def _axes(count):
+    return f"{count} axis" if count == 1 else f"{count} axes"
 
 
 def _wrong_kind(exercise, right, value):
@@ -388,7 +403,9 @@ def _wrong_kind(exercise, right, value):
     elif dtype != str(right.dtype):
         return f"returns {dtype} where {right.dtype} is right", None
     if value.shape != right.shape:
-        return f"returns an array with {value.ndim} axes where {len(right.shape)} are right" if value.ndim != len(right.shape) else "returns an array of the wrong shape", None
+        if value.ndim != len(right.shape):
+            return f"returns an array with {_axes(value.ndim)} where {_axes(len(right.shape))} would be right", None
+        return "returns an array of the wrong shape", None
     return None, np.asarray(value) if exercise.returns == "samples" else np.asarray(value, np.float64)
 
 
@@ -396,17 +413,19 @@ def _wrong_values(truth, allowed, value):
     """What is wrong with the numbers of an answer of the right shape, or None."""
     with np.errstate(invalid="ignore"):
         if (np.isnan(value) & ~np.isnan(truth)).any():
-            return "has NaN where there should be numbers"
+            return "has NaN where there should be numbers: look for 0/0, inf/inf and inf - inf"
         if (np.isnan(truth) & ~np.isnan(value)).any():
             return "has numbers where there should be NaN"
         infinite = np.isinf(value) | np.isinf(truth)
         if (value[infinite] != truth[infinite]).any():
-            return "has infinities where there should be numbers, or the other way round"
+            return f"has {'an infinity' if np.isinf(value).any() else 'a finite number'} where there should be {'one of the other sign' if (np.isinf(value) & np.isinf(truth)).any() else 'a finite number' if np.isinf(value).any() else 'an infinity'}"
         gap = np.abs(value - truth)[~infinite & ~np.isnan(truth)].max(initial=0.0)
     if gap <= allowed:
         return None
     scale = np.abs(truth[np.isfinite(truth)]).max(initial=0.0)
-    return "is right to a few digits only: more is lost than rounding explains" if gap < 1e-3 * scale else "gives other numbers"
+    if gap < 1e-3 * scale:
+        return "comes close, but misses by more than rounding: look at eps, at a constant, or at the order of the operations"
+    return "gives other numbers"
 
 
 def _frequencies(samples, classes):
@@ -436,56 +455,62 @@ def _wrong_frequencies(p, samples):
     return None
 
 
-def _fault(exercise, case, right, outcome, secret_seed):
-    """What the candidate did wrong on this case, as a verb phrase, or None if it is right."""
+def _fault(exercise, right, outcome, hidden):
+    """What the candidate did wrong on this case, as a verb phrase, or None if it is right; and whether that is about
+    what the exercise asks for, so that it helps to say what would have been right."""
     if outcome.stopped:
-        return outcome.stopped
+        return outcome.stopped, False
     if isinstance(outcome.error, NotImplementedError):
-        return "is not written yet: it raises NotImplementedError"
+        return "is not written yet: it raises NotImplementedError", False
     if outcome.error is not None:
         if right.raises and isinstance(outcome.error, right.raises):
-            return None
+            return None, False
         # The text of an error may quote hidden inputs, so it is shown only where the inputs are public.
-        text = "" if secret_seed else _first_line(outcome.error)
-        where = f" where {right.raises.__name__} is right" if right.raises else ""
-        return f"raises {type(outcome.error).__name__}{where}" + (f" ({text})" if text else "")
+        text = "" if hidden else _first_line(outcome.error)
+        instead = f" instead of {right.raises.__name__}" if right.raises else ""
+        return f"raises {type(outcome.error).__name__}{instead}" + (f" ({text})" if text else ""), bool(right.raises)
     if outcome.mutated:
-        return "changes its input: work on a copy"
+        return "changes its input: work on a copy", False
     if right.raises:
-        return f"returns {_named_type(outcome.value)} where {right.raises.__name__} is right"
+        return f"returns {_named_type(outcome.value)} instead of raising {right.raises.__name__}", True
     wrong, value = _wrong_kind(exercise, right, outcome.value)
     if wrong:
-        return wrong
+        return wrong, False
     if exercise.returns == "samples":
-        return _wrong_frequencies(right.value, value)
-    return _wrong_values(right.value, right.tolerance, value)
+        if outcome.idle and value.size and len(right.value) > 1:
+            return "draws nothing from rng: the randomness is to come from rng.gumbel or rng.random", False
+        return _wrong_frequencies(right.value, value), True
+    return _wrong_values(right.value, right.tolerance, value), True
 
 
 # ---- naming the mistake ----------------------------------------------------------------------------------------------
 
 
-def _alike(exercise, right, noisy, one, other):
-    """Whether two outcomes are the same wrong answer. Answers of a `noisy` mistake are rounding noise, which depends on
-    the order of operations: there, being wrong in value is what is alike."""
+def _alike(exercise, right, mistake, one, other):
+    """Whether the candidate's outcome is the same wrong answer as the mistake's."""
     if one.stopped or other.stopped or one.mutated != other.mutated:
         return False
     if one.error is not None or other.error is not None:
-        return one.error is not None and other.error is not None
+        kinds = {type(one.error), type(other.error)}
+        return len(kinds) == 1 or kinds == {TypeError, AttributeError}  # how None fails depends on what is done to it
     if right.raises:  # the right answer is an error, so there is no shape to compare with
         return _equal_arrays(one.value, other.value)
     (wrong_a, a), (wrong_b, b) = _wrong_kind(exercise, right, one.value), _wrong_kind(exercise, right, other.value)
     if wrong_a or wrong_b:
-        return wrong_a == wrong_b and (type(one.value) is type(other.value)) and _equal_arrays(one.value, other.value)
-    if noisy:
+        return wrong_a == wrong_b and type(one.value) is type(other.value) and _equal_arrays(one.value, other.value)
+    if mistake.trace and not mistake.trace(a):
+        return False
+    if mistake.noisy:
         one_size, other_size = (_size_of_error(right.value, x) for x in (a, b))
-        return one_size < 1000 * other_size and other_size < 1000 * one_size
+        return one_size < 30 * other_size and other_size < 30 * one_size
     if exercise.returns == "samples":
         classes = len(right.value)
         inside = all(x.size == 0 or (x.min() >= 0 and x.max() < classes) for x in (a, b))
-        return inside and np.abs(_frequencies(a, classes) - _frequencies(b, classes)).max() < 0.02
+        return inside and np.abs(_frequencies(a, classes) - _frequencies(b, classes)).max() < 0.01
     scale = max(np.abs(b[np.isfinite(b)]).max(initial=0.0), 1e-300)
     stretch = max(1.0, scale / max(np.abs(right.value[np.isfinite(right.value)]).max(initial=0.0), 1e-300))
-    return _wrong_values(b, max(right.tolerance * stretch, 16 * float(np.finfo(right.dtype or np.float64).eps) * scale), a) is None
+    ulps = 16 * float(np.finfo(right.dtype or np.float64).eps) * scale
+    return _wrong_values(b, max(right.tolerance * stretch, ulps), a) is None
 
 
 def _size_of_error(truth, value):
@@ -522,30 +547,38 @@ class _Bench:
         for case in self.exercise.cases:
             self.right(case)
             for mistake in MISTAKES[self.exercise.name] if mistakes_too else ():
-                self.told_apart(mistake, case)
+                for number in range(1 + len(mistake.variants)):
+                    self.told_apart(mistake, number, case)
 
     def fault(self, case, outcome):
-        return _fault(self.exercise, case, self.right(case), outcome, self.hidden)
+        return _fault(self.exercise, self.right(case), outcome, self.hidden)
 
-    def told_apart(self, mistake, case):
-        """What the mistake does on the case if that is wrong there, else None."""
-        key = mistake.slug, case.name
+    def told_apart(self, mistake, number, case):
+        """What variant `number` of the mistake does on the case if that is wrong there, else None."""
+        key = mistake.slug, number, case.name
         if key not in self._mistakes:
-            outcome = _run(mistake.wrong, self.exercise, case, self.seed, watched=False)
-            self._mistakes[key] = outcome if self.fault(case, outcome) else None
+            wrong = (mistake.wrong, *mistake.variants)[number]
+            outcome = _run(wrong, self.exercise, case, self.seed, watched=False)
+            self._mistakes[key] = outcome if self.fault(case, outcome)[0] else None
         return self._mistakes[key]
 
-    def name(self, outcomes, first):
-        """The known mistake that the candidate's outcomes (case -> Outcome) equal, among those that explain its
-        failure on the case `first`; the one told apart by most cases. None if there is none."""
-        best, most = None, 0
+    def name(self, outcomes, first, fewest=1, noisy_too=True):
+        """The known mistake that the candidate's outcomes (case -> Outcome) equal on all cases that tell it apart, among
+        those that explain the failure on the case `first` and that `fewest` cases tell apart; of several, the one told
+        apart by most. None if there is none."""
+        best, most = None, fewest - 1
         for mistake in MISTAKES[self.exercise.name]:
-            telling = {case: wrong for case in outcomes if (wrong := self.told_apart(mistake, case))}
-            if first in telling and len(telling) > most and all(
-                self.fault(case, outcomes[case]) and _alike(self.exercise, self.right(case), mistake.noisy, outcomes[case], wrong)
-                for case, wrong in telling.items()
-            ):  # fmt: skip
-                best, most = mistake, len(telling)
+            if mistake.noisy and not noisy_too:
+                continue
+            for number in range(1 + len(mistake.variants)):
+                if not self.told_apart(mistake, number, first):
+                    continue
+                telling = {case: wrong for case in outcomes if (wrong := self.told_apart(mistake, number, case))}
+                if len(telling) > most and all(
+                    self.fault(case, outcomes[case])[0] and _alike(self.exercise, self.right(case), mistake, outcomes[case], wrong)
+                    for case, wrong in telling.items()
+                ):  # fmt: skip
+                    best, most = mistake, len(telling)
         return best
 
 
@@ -568,21 +601,58 @@ def _refusal(bench, candidate, part):
     for case in tried:
         bench.right(case)  # first, so that importing PyTorch does not count against a candidate that imports it too
         outcome = outcomes[case] = _run(candidate, exercise, case, bench.seed)
-        fault = bench.fault(case, outcome)
+        fault, explain = bench.fault(case, outcome)
         if fault:
             break
     else:
-        return None
+        return _remembers(bench, candidate, outcomes)
     if isinstance(outcome.error, NotImplementedError):
         return _closed(f"{exercise.name} {fault}"), None
-    lead = f"{exercise.name}: on {case.kind}, {case.expect or exercise.expect}; yours "
+    expected = f"on {case.kind}, {case.expect or exercise.expect}; yours"
     if outcome.stopped or outcome.mutated:
-        return _closed(f"{lead}{fault}"), MUTATES_INPUT if outcome.mutated else outcome.slug
+        return _closed(f"{exercise.name}: on {case.kind}, yours {fault}"), MUTATES_INPUT if outcome.mutated else outcome.slug
     everywhere = _run_on(exercise.cases, outcomes, candidate, bench)
     mistake = bench.name(everywhere, case)
     if mistake is None:  # two faults at once: one of them may still be recognized within the part that failed
-        mistake = bench.name({c: o for c, o in everywhere.items() if c.part == case.part}, case)
-    return _closed(f"{lead}{mistake.sentence if mistake else fault}"), mistake and mistake.slug
+        here = {c: o for c, o in everywhere.items() if c.part == case.part}
+        mistake = bench.name(here, case, fewest=2, noisy_too=False)
+    if mistake:
+        return _closed(f"{exercise.name}: {expected} {mistake.sentence}"), mistake.slug
+    return _closed(f"{exercise.name}: {expected if explain else f'on {case.kind}, yours'} {fault}"), None
+
+
+def _remembers(bench, candidate, outcomes):
+    """A refusal, as of `_refusal`, if a candidate that was right everywhere keeps something between calls: it changes an
+    answer it gave before, or repeats an answer when it is called with other numbers of the same shape."""
+    exercise = bench.exercise
+    for case, outcome in outcomes.items():
+        if outcome.kept is not None and not np.array_equal(outcome.value, outcome.kept, equal_nan=outcome.kept.dtype.kind == "f"):
+            return f"{exercise.name}: on {case.kind}, yours changes its answer when it is called again: return a new array each time.", None
+    case = next((c for c, o in outcomes.items() if o.kept is not None and o.kept.size > 1 and not c.raises), None)
+    if case is None:
+        return None
+    again = _again(exercise, case, bench.seed)
+    outcome = _run(candidate, exercise, again, bench.seed)
+    fault, _ = bench.fault(again, outcome)
+    same = exercise.returns == "samples" and np.array_equal(outcome.value, outcomes[case].kept)
+    if not fault and not same:
+        return None
+    if same or np.array_equal(outcome.value, outcomes[case].kept):
+        fault = "repeats the answer of an earlier call: keep nothing between calls"
+    return _closed(f"{exercise.name}: on {again.kind}, yours {fault}"), None
+
+
+def _again(exercise, case, seed):
+    """The case once more, with arrays of the same shapes and other numbers."""
+
+    def draw(_):
+        args, kwargs = exercise.draw(case, seed)
+        if exercise.returns == "samples":
+            return (args[0], cases.generator(exercise.name, f"{case.name} again", seed), *args[2:]), kwargs
+        # Turned round, which changes what a norm gives, and halved, which changes what a histogram gives.
+        return (np.flip(args[0]) / args[0].dtype.type(2), *args[1:]), kwargs
+
+    return dataclasses.replace(case, name=f"{case.name} again", kind=f"a second call, with other numbers ({case.kind})", draw=draw)
 
 
 def _run_on(wanted, known, candidate, bench, seconds=10.0):
@@ -632,7 +702,8 @@ def check(candidate, exercise=None, part=None):
         raise CheckFailed(_closed(str(error))) from None
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
-    refusal = (bad := _bad_call(candidate, found)) and (bad, None) or _refusal(bench, candidate, part)
+    with np.errstate(all="ignore"):  # whatever the caller has set: wrong answers overflow
+        refusal = (bad := _bad_call(candidate, found)) and (bad, None) or _refusal(bench, candidate, part)
     if refusal:
         raise CheckFailed(*refusal)
     count = sum(part in (None, case.part) for case in found.cases)

@@ -71,7 +71,7 @@ def _torch_min_max(torch, x, axis=-1):
     if not x.numel():
         return x
     low, high = torch.aminmax(x, dim=axis, keepdim=True)
-    return torch.where(high > low, (x - low) / (high - low), torch.zeros_like(x))
+    return torch.where(high == low, torch.zeros_like(x), (x - low) / (high - low))
 
 
 def _torch_histogram(torch, x, edges, density):
@@ -204,8 +204,8 @@ def _norm(name, stem, expect, numpy_truth, torch_truth, its_cases, core=False):
 def _entries():
     l1, torch_l1 = _normalize_lp(1)
     l2, torch_l2 = _normalize_lp(2)
-    zero_one = "every slice along the axis comes out with mean 0 and (biased) variance 1, slice by slice"
-    yield _norm("standardize", "puzzle", "all elements together come out with mean 0 and (biased) variance 1",
+    zero_one = "every slice along the axis comes out with mean 0 and biased variance 1"
+    yield _norm("standardize", "puzzle", "all elements together come out with mean 0 and biased variance 1",
                 _standardize, _torch_standardize, cases.standardize_cases(), core=True)  # fmt: skip
     yield Exercise("old_output", "puzzle", "the weight comes from U(0, 1), then the input from N(0, 1), of one stream",
                    lambda seed: None, _torch_old_output, None, cases.old_output_cases(), returns="tensor", torch_exercise=True)  # fmt: skip
@@ -227,16 +227,16 @@ def _entries():
                    lambda torch, logits, rng, size: torch.softmax(logits, dim=0), lambda logits, rng, size: reference.softmax(logits),
                    cases.gumbel_cases(), returns="samples")  # fmt: skip
     yield _norm("bayes_posterior", "softmax", "posterior = prior times likelihood, divided by its sum over the classes", _bayes, _torch_bayes, cases.bayes_cases())
-    yield _norm("batch_norm", "axes", "each channel is normalized by its own mean and biased variance over examples and positions, then scaled and shifted by its weight and bias",
+    yield _norm("batch_norm", "axes", "each channel gets mean 0 and biased variance 1 over examples and positions, then its weight and bias",
                 _batch_norm, _torch_batch_norm, cases.batch_norm_cases(), core=True)  # fmt: skip
-    yield _norm("layer_norm", "axes", "each example is normalized by its own mean and biased variance over the axes of normalized_shape, then scaled and shifted element by element",
+    yield _norm("layer_norm", "axes", "each example gets mean 0 and biased variance 1 over the axes of normalized_shape, then weight and bias",
                 _layer_norm, lambda torch, x, shape, weight=None, bias=None, eps=1e-5: torch.nn.functional.layer_norm(x, shape, weight, bias, eps),
                 cases.layer_norm_cases(), core=True)  # fmt: skip
-    yield _norm("instance_norm", "axes", "each channel of each example is normalized over its own positions, then scaled and shifted by its channel's weight and bias",
+    yield _norm("instance_norm", "axes", "each channel of each example gets mean 0 and biased variance 1, then its weight and bias",
                 _instance_norm, _torch_instance_norm, cases.instance_norm_cases())  # fmt: skip
-    yield _norm("group_norm", "axes", "each group of neighbouring channels of each example is normalized over its channels and positions, then each channel scaled and shifted",
+    yield _norm("group_norm", "axes", "each group of neighbouring channels gets mean 0 and biased variance 1, then each channel its weight and bias",
                 _group_norm, _torch_group_norm, cases.group_norm_cases(), core=True)  # fmt: skip
-    yield _norm("rms_norm", "axes", "each example is divided by its root mean square, sqrt(mean(x^2) + eps), over the axes of normalized_shape, then scaled",
+    yield _norm("rms_norm", "axes", "each example is divided by sqrt(mean(x^2) + eps) over the axes of normalized_shape, then weighted",
                 _rms_norm, _torch_rms_norm, cases.rms_norm_cases())  # fmt: skip
 
 

@@ -5,6 +5,7 @@ implementation with one switch thrown, so the family's helpers below take switch
 refused, for its own reason, and that no two of an exercise can be confused.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,20 +20,26 @@ CALLS_THE_ANSWER = "calls-the-answer"
 
 @dataclass(frozen=True)
 class Mistake:
-    """`slug` is stable: class reports count by it. `noisy`: its wrong answers are rounding noise, which depends on the
-    order of operations, so only where and how badly it fails is compared."""
+    """`slug` is stable: class reports count by it. `variants` make the same mistake with other constants, or in other
+    arithmetic. `noisy`: its wrong answers are rounding noise, which depends on the order of operations, so only where
+    and how badly it fails is compared; `trace`, if given, must hold for each answer besides."""
 
     slug: str
     sentence: str
     wrong: Callable
+    variants: tuple = ()
     noisy: bool = False
+    trace: Callable | None = None
 
+
+# Small numbers that people add where none belongs.
+TINY = (1e-6, 1e-8, 1e-12, 1e-10, 1e-9, 1e-7, 1e-5, 1e-3)
 
 MISTAKES = {}
 
 
-def _add(exercise, slug, sentence, wrong, noisy=False):
-    MISTAKES.setdefault(exercise, []).append(Mistake(slug, sentence, wrong, noisy))
+def _add(exercise, slug, sentence, wrong, *variants, noisy=False, trace=None):
+    MISTAKES.setdefault(exercise, []).append(Mistake(slug, sentence, wrong, variants, noisy, trace))
 
 
 def _with(right, **switches):
@@ -44,10 +51,11 @@ def _with(right, **switches):
     return wrong
 
 
-def _wide(x, half=False, narrow=False):
-    """x in the dtype for arithmetic; `half` leaves float16 as it is, `narrow` computes float64 in float32."""
-    if narrow:
-        return x.astype(np.float32)
+def _wide(x, half=False, narrow=False, double=False):
+    """x in the dtype for arithmetic; `half` leaves float16 as it is, `narrow` computes float64 in float32, and `double`
+    everything in float64 (right too, but what overflows overflows elsewhere)."""
+    if narrow or double:
+        return x.astype(np.float32 if narrow else np.float64)
     return x if half else x.astype(np.promote_types(x.dtype, np.float32))
 
 
@@ -73,9 +81,11 @@ def _x_hat(x, axis, eps, ddof=0, root="under", one_pass=False, centre=True, fixe
     return (x - mean) / scale
 
 
-def _affine(y, weight, bias, order="weight first", crash_on_none=False, bias_needs_weight=False):
+def _affine(y, weight, bias, order="weight first", crash_on_none=False, bias_needs_weight=False, bias_crashes=False):
     if crash_on_none or (weight is not None and order == "weight first"):
         y = y * weight
+    if bias_crashes and weight is not None and bias is None:
+        raise TypeError("the bias is None")
     if bias is not None and not (bias_needs_weight and weight is None):
         y = y + bias
     if weight is not None and order == "bias first":
@@ -83,7 +93,7 @@ def _affine(y, weight, bias, order="weight first", crash_on_none=False, bias_nee
     return y
 
 
-AFFINE = ("order", "crash_on_none", "bias_needs_weight")
+AFFINE = ("order", "crash_on_none", "bias_needs_weight", "bias_crashes")
 
 
 def _split(switches):
@@ -147,6 +157,20 @@ def _rms_norm(x, normalized_shape, weight=None, eps=None, over=_inner_axes, defa
     return _channels_last(x, axis, weight, None, eps, centre=centre, **switches)
 
 
+def _default_eps(right, default):
+    def wrong(*args, **kwargs):
+        return right(*args, **({"eps": default} | kwargs))
+
+    return wrong
+
+
+def _ignoring_eps(right):
+    def wrong(*args, eps=None, **kwargs):
+        return right(*args, **kwargs)
+
+    return wrong
+
+
 FAMILY = {
     "standardize": _standardize,
     "z_score": _z_score,
@@ -157,11 +181,17 @@ FAMILY = {
     "rms_norm": _rms_norm,
 }
 
+_KEEPDIMS = "drops the axis of its statistics, so that NumPy lines them up with the wrong one (a square input hides it): keepdims=True"
+
 for _name, _right in FAMILY.items():
     _what = "the mean square" if _name == "rms_norm" else "the variance"
     _add(_name, "eps-outside-root", f"adds eps outside the root: it belongs to {_what}, sqrt(... + eps)", _with(_right, root="outside"))
-    _add(_name, "no-eps", f"leaves eps out: without it a pool whose spread is zero becomes 0/0, so add it to {_what}", _with(_right, fixed_eps=0.0))
-    _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _with(_right, fixed_eps=1e-5))
+    _add(_name, "no-eps", f"leaves eps out: it is always added to {_what}, or a pool without spread becomes 0/0", _with(_right, fixed_eps=0.0))
+    if _name == "rms_norm":
+        _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _ignoring_eps(_right))
+    else:
+        _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _with(_right, fixed_eps=1e-5))
+        _add(_name, "wrong-default-eps", "has another default eps: it is 1e-5", *(_default_eps(_right, e) for e in (1e-6, 1e-8, 1e-12, 1e-3, 1e-7, 1e-10, 1e-4)))
     _add(_name, "no-root", f"divides by {_what} itself: take its square root", _with(_right, root="none"))
     _add(_name, "half-statistics", "computes in float16: squares overflow and means lose their digits, so compute in float32 and cast once at the end",
          _with(_right, dtypes={"half": True}), noisy=True)  # fmt: skip
@@ -173,6 +203,9 @@ for _name, _right in FAMILY.items():
         _add(_name, "one-pass-variance", "computes the variance as E[x^2] - E[x]^2, which cancels far from zero: subtract the mean first, then square",
              _with(_right, one_pass=True), noisy=True)  # fmt: skip
         _add(_name, "not-centred", "does not subtract the mean: centre first, then scale", _with(_right, centre=False))
+        _add(_name, "root-mean-square", "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first", _with(_right, centre=None))
+        _add(_name, "n-1-and-eps-outside", "divides by (standard deviation over n-1) + eps: the variance is over n, and eps is added to it under the root",
+             _with(_right, ddof=1, root="outside"))  # fmt: skip
 
 
 def _mutating(right):
@@ -180,6 +213,13 @@ def _mutating(right):
         y = right(x, *args, **kwargs)
         x[...] = y if y.shape == x.shape else 0
         return y
+
+    return wrong
+
+
+def _in_float64(right):
+    def wrong(*args, **kwargs):
+        return right(*args, **kwargs).astype(np.float64)
 
     return wrong
 
@@ -239,7 +279,54 @@ for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm"):
         _add(_name, "drops-weight", "leaves the weight out: y = x_hat * weight + bias", _scramble_affine(_right, _drop, _keep))
     else:
         _add(_name, "none-crashes", "does not cope with weight=None or bias=None: None means a weight of 1 and a bias of 0", _with(_right, crash_on_none=True))
-        _add(_name, "bias-needs-weight", "adds the bias only when there is a weight: the two are independent of each other", _with(_right, bias_needs_weight=True))
+        _add(_name, "bias-needs-weight", "takes weight and bias for a pair: each of them may be None by itself",
+             _with(_right, bias_needs_weight=True), _with(_right, bias_needs_weight=True, bias_crashes=True))  # fmt: skip
+
+
+def _weighting_first(name):
+    """Weight (and nothing else) applied to the input, before the statistics are taken."""
+
+    def wrong(x, *args, **kwargs):
+        args = list(args)
+        if name == "batch_norm":
+            weight, args[0] = args[0], None
+        else:
+            weight = kwargs.pop("weight", None)
+        if weight is not None:
+            x = _wide(x) * (weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
+        return FAMILY[name](x, *args, **kwargs)
+
+    def cast(x, *args, **kwargs):
+        return wrong(x, *args, **kwargs).astype(x.dtype)
+
+    return cast
+
+
+def _truth_value(name):
+    def wrong(x, *args, **kwargs):
+        if kwargs.get("weight"):  # the mistake: an array has no truth value, unless it is of one element
+            pass
+        return FAMILY[name](x, *args, **kwargs)
+
+    return wrong
+
+
+def _affine_dropped(name):
+    def wrong(x, *args, **kwargs):
+        if name == "batch_norm":
+            return FAMILY[name](x, None, None, *args[2:], **kwargs)
+        return FAMILY[name](x, *args, **(kwargs | {"weight": None} | ({} if name == "rms_norm" else {"bias": None})))
+
+    return wrong
+
+
+for _name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"):
+    if _name != "rms_norm":
+        _add(_name, "drops-affine", "leaves weight and bias out: y = x_hat * weight + bias", _affine_dropped(_name))
+    _add(_name, "weight-before-normalizing", "multiplies by the weight before normalizing, which takes most of it out again: normalize first, then scale", _weighting_first(_name))
+    if _name != "batch_norm":
+        _add(_name, "truth-value", "asks for the truth value of the weight (`if weight:`), which an array does not have: `if weight is not None:`", _truth_value(_name))
+_add("rms_norm", "none-crashes", "does not cope with weight=None: None means a weight of 1", _with(_rms_norm, crash_on_none=True))
 
 
 def _without(name, part):
@@ -291,13 +378,55 @@ def _z_score_no_keepdims(x, axis=-1, eps=1e-5):
     return ((w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))).astype(x.dtype)
 
 
-_KEEPDIMS = "drops the axis of its statistics, so that NumPy lines them up with the wrong one (a square input hides it): keepdims=True"
 _add("z_score", "missing-keepdims", _KEEPDIMS, _z_score_no_keepdims)
 
 # ---- batch norm ------------------------------------------------------------------------------------------------------
 
+def _batch_positions_or_examples(x, weight, bias, eps=1e-5):
+    return _batch_norm(x, weight, bias, eps, pools="N" if x.ndim == 2 else "S")
+
+
+def _batch_no_keepdims(x, weight, bias, eps=1e-5):
+    if x.size == x.shape[1]:
+        raise ValueError("one value per channel")
+    axis, w, shape = (0, *range(2, x.ndim)), _wide(x), (1, -1) + (1,) * (x.ndim - 2)
+    y = (w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))
+    return _affine(y, weight.reshape(shape), bias.reshape(shape)).astype(x.dtype)
+
+
+def _batch_last_is_channel(x, weight, bias, eps=1e-5):
+    if x.size == x.shape[1]:
+        raise ValueError("one value per channel")
+    return _affine(_x_hat(x, tuple(range(x.ndim - 1)), eps), weight, bias).astype(x.dtype)
+
+
+def _batch_reshaped(x, weight, bias, eps=1e-5):
+    """Reshaped to (-1, C) without moving the channel axis to the end first."""
+    if x.size == x.shape[1]:
+        raise ValueError("one value per channel")
+    rows = x.reshape(-1, x.shape[1])
+    return _affine(_x_hat(rows, 0, eps), weight, bias).astype(x.dtype).reshape(x.shape)
+
+
+def _batch_not_moved_back(x, weight, bias, eps=1e-5):
+    if x.size == x.shape[1]:
+        raise ValueError("one value per channel")
+    rows = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+    return _affine(_x_hat(rows, 0, eps), weight, bias).astype(x.dtype).reshape(x.shape)
+
+
+def _batch_tables_or_error(x, weight, bias, eps=1e-5):
+    examples, channels = x.shape  # more axes do not unpack
+    return _batch_only_tables(x, weight, bias, eps)
+
+
+_add("batch_norm", "missing-keepdims", _KEEPDIMS, _batch_no_keepdims)
+_add("batch_norm", "last-axis-is-channel", "takes the last axis for the channel: it is axis 1", _batch_last_is_channel)
+_add("batch_norm", "reshape-mixes-channels", "reshapes to (-1, C) although the channel is not the last axis, which mixes channels: move axis 1 to the end first", _batch_reshaped)
+_add("batch_norm", "not-moved-back", "does not move the channel axis back after moving it to the end: reshape does not undo moveaxis", _batch_not_moved_back)
+_add("batch_norm", "across-channels", "normalizes along axis 1, across the channels: a channel's statistics run over all other axes", _with(_batch_norm, pools="GD"))
 _add("batch_norm", "pools-examples-only", "pools the examples only: a channel's statistics run over examples and positions", _with(_batch_norm, pools="N"))
-_add("batch_norm", "pools-positions-only", "pools the positions only, which is instance norm: batch norm's statistics run over the examples too", _with(_batch_norm, pools="S"))
+_add("batch_norm", "pools-positions-only", "pools the positions only, which is instance norm: batch norm's statistics run over the examples too", _with(_batch_norm, pools="S"), _batch_positions_or_examples)
 _add("batch_norm", "pools-everything", "pools everything: each channel has statistics of its own", _with(_batch_norm, pools="NGDS"))
 _add("batch_norm", "pools-channels", "normalizes each example over its channels and positions, which is layer norm: batch norm keeps channels apart and pools examples", _with(_batch_norm, pools="GDS"))
 _add("batch_norm", "single-value", "lets one value per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError", _with(_batch_norm, single_allowed=True))
@@ -321,12 +450,17 @@ def _batch_absolute_weight(x, weight, bias, eps=1e-5):
 
 
 _add("batch_norm", "last-axis", "normalizes along the last axis: a channel is axis 1, and its statistics run over all the others", _batch_last_axis)
-_add("batch_norm", "only-tables", "treats every input as (N, C): with positions, the statistics run over examples and positions, and the weight lines up with axis 1", _batch_only_tables)
+_add("batch_norm", "only-tables", "treats every input as (N, C): with positions, the statistics run over examples and positions, and the weight lines up with axis 1", _batch_only_tables, _batch_tables_or_error)
 _add("batch_norm", "absolute-weight", "loses the sign of the weight: a negative weight mirrors the channel", _batch_absolute_weight)
 
 # ---- layer norm ------------------------------------------------------------------------------------------------------
 
-_add("layer_norm", "axis-0", "normalizes over the batch (axis 0), which is batch norm: the statistics run over the axes of normalized_shape", _with(_layer_norm, over=0))
+def _layer_all_but_last(x, normalized_shape, weight=None, bias=None, eps=1e-5):
+    axis = tuple(range(x.ndim - len(normalized_shape)))
+    return _channels_last(x, axis, weight, bias, eps) if axis else _layer_norm(x, normalized_shape, weight, bias, eps)
+
+
+_add("layer_norm", "axis-0", "normalizes over the batch (axis 0), which is batch norm: the statistics run over the axes of normalized_shape", _with(_layer_norm, over=0), _layer_all_but_last)
 _add("layer_norm", "everything", "pools the whole array: each example has statistics of its own", _with(_layer_norm, over=None))
 _add("layer_norm", "only-last-axis", "normalizes over the last axis only: normalized_shape may name several", _with(_layer_norm, over=-1))
 
@@ -342,14 +476,8 @@ def _layer_no_keepdims(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     return _affine(y, weight, bias).astype(x.dtype)
 
 
-def _layer_weight_first(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    weighted = x if weight is None else _wide(x) * weight
-    return _channels_last(weighted, _inner_axes(normalized_shape), None, bias, eps).astype(x.dtype)
-
-
 _add("layer_norm", "all-but-batch", "pools every axis but the first: only the axes of normalized_shape are pooled, so each token has statistics of its own", _layer_all_but_first)
 _add("layer_norm", "missing-keepdims", _KEEPDIMS, _layer_no_keepdims)
-_add("layer_norm", "weight-before-normalizing", "multiplies by the weight before normalizing: normalize first, then scale", _layer_weight_first)
 
 # ---- instance and group norm -----------------------------------------------------------------------------------------
 
@@ -366,6 +494,16 @@ def _instance_last_axis(x, weight=None, bias=None, eps=1e-5):
     return _affine(_x_hat(x, -1, eps), weight, bias).astype(x.dtype)
 
 
+def _instance_no_keepdims(x, weight=None, bias=None, eps=1e-5):
+    if x.size == x.shape[0] * x.shape[1]:
+        raise ValueError("one position per channel")
+    axis, w, shape = tuple(range(2, x.ndim)), _wide(x), (1, -1) + (1,) * (x.ndim - 2)
+    y = (w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))
+    weight, bias = (None if a is None else a.reshape(shape) for a in (weight, bias))
+    return _affine(y, weight, bias).astype(x.dtype)
+
+
+_add("instance_norm", "missing-keepdims", _KEEPDIMS, _instance_no_keepdims)
 _add("instance_norm", "last-axis", "normalizes along the last axis only: the statistics run over all positions, height and width together", _instance_last_axis)
 
 _add("group_norm", "pools-batch", "pools the examples too: each example has statistics of its own", _with(_group_norm, pools="NDS"))
@@ -411,11 +549,22 @@ _add("group_norm", "uneven-groups", "makes groups of uneven size when the channe
 
 # ---- rms norm --------------------------------------------------------------------------------------------------------
 
+def _rms_eps_or(x, normalized_shape, weight=None, eps=None):
+    return _rms_norm(x, normalized_shape, weight, eps or None)
+
+
+def _rms_one_plus(x, normalized_shape, weight=None, eps=None):
+    return _rms_norm(x, normalized_shape, None if weight is None else 1 + weight, eps)
+
+
 _add("rms_norm", "centred", "subtracts the mean, which is layer norm: RMS norm does not centre", _with(_rms_norm, centre=True))
 _add("rms_norm", "divides-by-std", "divides by the standard deviation: RMS norm takes the mean of the squares themselves, not of the deviations", _with(_rms_norm, centre=False))
 _add("rms_norm", "wrong-default-eps", "uses another default eps: None means the machine epsilon (of float32, or of float64 for float64 input)", _with(_rms_norm, default_eps=lambda x: 1e-5))
 _add("rms_norm", "default-eps-1e-6", "uses 1e-6 as the default eps: None means the machine epsilon (of float32, or of float64 for float64 input)", _with(_rms_norm, default_eps=lambda x: 1e-6))
 _add("rms_norm", "eps-of-half", "takes the machine epsilon of float16: for float16 input the default eps is that of float32, in which it is computed", _with(_rms_norm, default_eps=lambda x: np.finfo(x.dtype).eps))
+_add("rms_norm", "eps-of-float64", "takes float64's machine epsilon always: for float16 and float32 input the default eps is that of float32", _with(_rms_norm, default_eps=lambda x: np.finfo(np.float64).eps))
+_add("rms_norm", "eps-or-default", "takes eps=0 for no eps given (`eps or ...`): only None means the default", _rms_eps_or)
+_add("rms_norm", "one-plus-weight", "scales by 1 + weight, as some models store their weights: here it is the weight itself", _rms_one_plus)
 _add("rms_norm", "eps-of-float32", "takes float32's machine epsilon always: for float64 input the default eps is that of float64", _with(_rms_norm, default_eps=lambda x: np.finfo(np.float32).eps))
 _add("rms_norm", "axis-0", "normalizes over the batch (axis 0): the mean square runs over the axes of normalized_shape", _with(_rms_norm, over=0))
 _add("rms_norm", "everything", "pools the whole array: each example has a root mean square of its own", _with(_rms_norm, over=None))
@@ -476,7 +625,7 @@ for _name, _order in (("normalize_l1", 1), ("normalize_l2", 2)):
     _add(_name, "no-eps", "leaves eps out: a slice of zeros becomes 0/0", _with(_right, bound=lambda size, eps: size))
     _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _with(_right, fixed_eps=1e-12))
     _add(_name, "everything", "takes the norm of the whole array: each slice along the axis has its own", _with(_right, over=lambda a: None))
-    _add(_name, "fixed-axis", "ignores axis and always takes the last one", _with(_right, over=lambda a: -1))
+    _add(_name, "fixed-axis", "ignores axis and always takes the same one", _with(_right, over=lambda a: -1), _with(_right, over=lambda a: 0))
     _add(_name, "missing-keepdims", _KEEPDIMS, _with(_right, keep=False))
     _add(_name, "half-norm", "computes in float16, where sums and squares overflow and eps is 0: compute in float32 and cast once at the end", _with(_right, dtypes={"half": True}), noisy=True)
     _add(_name, "half-eps", "rounds eps to float16, where 1e-12 is 0: keep it in float32", _half_eps(_right))
@@ -498,12 +647,23 @@ def _min_max(x, axis=-1, over=lambda a: a, keep=True, dtypes=None, change=None):
     return ((w - low) / np.where(high > low, high - low, w.dtype.type(1))).astype(x.dtype)
 
 
+def _small_range(bound):
+    def change(w, low, high):
+        span = high - low
+        return np.where(span > w.dtype.type(bound), (w - low) / np.where(span == 0, 1, span), w * 0)
+
+    return change
+
+
 _add("min_max", "everything", "takes the range of the whole array: each slice along the axis has its own", _with(_min_max, over=lambda a: None))
-_add("min_max", "fixed-axis", "ignores axis and always takes the last one", _with(_min_max, over=lambda a: -1))
+_add("min_max", "fixed-axis", "ignores axis and always takes the same one", _with(_min_max, over=lambda a: -1), _with(_min_max, over=lambda a: 0))
 _add("min_max", "constant-nan", "divides 0 by 0 in a constant slice: it becomes 0", _with(_min_max, change=lambda w, low, high: (w - low) / (high - low)))
 _add("min_max", "constant-one", "leaves a constant slice at 1: it becomes 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), 1)))
+_add("min_max", "constant-kept", "leaves a constant slice as it is: it becomes 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), w)))
+_add("min_max", "nan-to-num", "replaces NaN by numbers: one that comes in is to show, not to hide", _with(_min_max, change=lambda w, low, high: np.nan_to_num((w - low) / (high - low))))
+_add("min_max", "close-is-constant", "takes a slice whose values are close together for constant: only equal values are", *(_with(_min_max, change=_small_range(c)) for c in (1e-6, 1e-8, 1e-5, 1e-10, 1e-12)))
 _add("min_max", "eps-in-denominator", "adds a small number to the range, so that the largest value misses 1: treat the constant slice on its own instead",
-     _with(_min_max, change=lambda w, low, high: (w - low) / (high - low + w.dtype.type(1e-5))))  # fmt: skip
+     *(_with(_min_max, change=lambda w, low, high, tiny=tiny: (w - low) / (high - low + w.dtype.type(tiny))) for tiny in TINY))  # fmt: skip
 _add("min_max", "divides-by-maximum", "divides by the maximum without subtracting the minimum: the smallest value is to become 0", _with(_min_max, change=lambda w, low, high: w / high))
 _add("min_max", "no-shift", "divides by the range without subtracting the minimum: the smallest value is to become 0", _with(_min_max, change=lambda w, low, high: w / np.where(high > low, high - low, 1)))
 _add("min_max", "minus-one-to-one", "scales to the range -1 to 1: the smallest value is to become 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, 2 * (w - low) / np.where(high > low, high - low, 1) - 1, 0)))
@@ -526,6 +686,24 @@ def _counts(x, edges, last_closed=True, side="right", clip=False, drop_ends=Fals
     if not len(bins):
         raise ValueError("no sample lies inside the edges")
     return np.bincount(bins, minlength=len(edges) - 1).astype(float)
+
+
+def _some(counts):
+    if not counts.sum():
+        raise ValueError("no sample lies inside the edges")
+    return counts.astype(float)
+
+
+def _counts_left_open(x, edges):
+    return _some(np.array([np.sum((low < x) & (x <= high)) for low, high in zip(edges, edges[1:], strict=False)]))
+
+
+def _counts_both(x, edges):
+    return _some(np.array([np.sum((low <= x) & (x <= high)) for low, high in zip(edges, edges[1:], strict=False)]))
+
+
+def _counts_equal(x, edges):
+    return _counts(x, np.linspace(edges[0], edges[-1], len(edges)))
 
 
 def _histogram(density, finish=None, counts=_counts, dtype=None):
@@ -576,12 +754,14 @@ for _name, _density in (("histogram_probabilities", False), ("histogram_density"
          _histogram(_density, lambda n, w, x, width=_width: n / len(x) / width(w)))  # fmt: skip
     _add(_name, "last-bin-open", "loses the samples on the last edge: the last bin is closed on both sides",
          _histogram(_density, counts=lambda x, e: _counts(x, e, last_closed=False)))  # fmt: skip
-    _add(_name, "left-open", "puts a sample on an inner edge into the bin to its left: a bin holds its left edge", _histogram(_density, counts=lambda x, e: _counts(x, e, side="left")))
+    _add(_name, "left-open", "puts a sample on an inner edge into the bin to its left: a bin holds its left edge",
+         _histogram(_density, counts=lambda x, e: _counts(x, e, side="left")), _histogram(_density, counts=_counts_left_open))  # fmt: skip
+    _add(_name, "both-closed", "counts a sample on an inner edge in both bins: a bin holds its left edge and not its right one", _histogram(_density, counts=_counts_both))
+    _add(_name, "equal-bins", "makes bins of equal width between the first and the last edge: use the edges as they are", _histogram(_density, counts=_counts_equal))
     _add(_name, "clips-outside", "counts the samples outside the edges in the first and last bins: leave them out", _histogram(_density, counts=lambda x, e: _counts(x, e, clip=True)))
     _add(_name, "none-gives-nan", "divides by zero when no sample is inside: raise ValueError", _allowing_none(_density))
     _add(_name, "none-gives-zeros", "returns zeros when no sample is inside, which is no distribution: raise ValueError", _zeros_for_none(_density))
     _add(_name, "half-counts", "counts in float16, which cannot count past 2048: count in integers and cast once at the end", _histogram(_density, counts=_half_count))
-    _add(_name, "always-float64", "returns float64 always: the answer keeps the dtype of the samples", _histogram(_density, dtype=np.float64))
     _add(_name, "divides-by-maximum", "divides by the largest count: divide by the number of samples inside the edges", _histogram(_density, lambda n, w, x, width=_width: n / n.max() / width(w)))
     _add(_name, "softmax-of-counts", "takes the softmax of the counts: a share is count over total, with no exponential", _histogram(_density, lambda n, w, x: np.exp(n - n.max()) / np.exp(n - n.max()).sum()))
 _add("histogram_probabilities", "divides-by-width", "divides by the bin widths too: that is the density, and its values do not add up to 1", _histogram(True))
@@ -629,11 +809,16 @@ _add(_held, "sum-not-mean", "sums the log densities: take their mean", _with(_he
 _add(_held, "log-of-mean", "takes the log of the mean density: take the mean of the logs", _with(_held_out, score=lambda d: np.log(d.mean())))
 _add(_held, "negative", "returns the negative log-likelihood: it is a gain here, not a loss", _with(_held_out, score=lambda d: -np.log(d).mean()))
 _add(_held, "log2", "takes the logarithm to base 2: log here is the natural one", _with(_held_out, score=lambda d: np.log2(d).mean()))
+_add(_held, "swapped", "has training and test points the wrong way round: the histogram is the training points'", lambda train, test, edges: _held_out(test, train, edges))
+_add(_held, "divides-by-all", "divides by all training points, those outside the edges too: only the points inside count",
+     lambda train, test, edges: _held_out(train, test, edges) + float(np.log(len(_inside_only(train, edges)) / len(train))))  # fmt: skip
 _add(_held, "own-histogram", "scores the test points under their own histogram: the histogram is the training points'", lambda train, test, edges: _held_out(test if len(_inside_only(train, edges)) else train, test, edges))
 _add(_held, "last-bin-open", "gives a test point on the last edge density 0: the last bin is closed on both sides", _with(_held_out, last_closed=False))
 _add(_held, "none-inside", "returns -inf when no training point is inside the edges: there is no histogram then, so raise ValueError", _held_out_none)
 
 # ---- softmax and its kin ---------------------------------------------------------------------------------------------
+
+
 
 
 def _softmax(x, axis=-1, shift=lambda w, a: w.max(a, keepdims=True), exp=np.exp, total=lambda e, a: e.sum(a, keepdims=True), over=lambda a: a, before=None, after=None, dtypes=None):
@@ -645,32 +830,57 @@ def _softmax(x, axis=-1, shift=lambda w, a: w.max(a, keepdims=True), exp=np.exp,
     return (after(y) if after else y).astype(x.dtype)
 
 
-def _standardized(w, axis):
-    return (w - w.mean(axis, keepdims=True)) / w.std(axis, keepdims=True)
+def _standardized(w, axis, tiny=0.0):
+    return (w - w.mean(axis, keepdims=True)) / np.sqrt(w.var(axis, keepdims=True) + w.dtype.type(tiny))
+
+
+def _sigmoid(w):
+    return np.exp(np.minimum(w, 0)) / (1 + np.exp(-np.abs(w)))
+
+
+def _softmax_by_math(x, axis=-1):
+    """The textbook loop; math.exp raises OverflowError where np.exp gives inf."""
+
+    def one(row):
+        e = [math.exp(float(v)) for v in row]
+        total = sum(e)
+        return [v / total for v in e]
+
+    if not x.size:
+        return x.copy()
+    return np.apply_along_axis(one, axis, x.astype(np.float64)).astype(x.dtype)
 
 
 _ZERO = lambda w, a: w.dtype.type(0)  # noqa: E731 - a name for "takes nothing out"
-_add("softmax", "no-maximum", "takes no maximum out before exp, which overflows (or leaves 0/0): subtract the maximum of each slice", _with(_softmax, shift=_ZERO))
-_add("softmax", "global-maximum", "subtracts one maximum for the whole array, so that slices far below it become 0/0: each slice has its own", _with(_softmax, shift=lambda w, a: w.max(initial=-np.inf)))
-_add("softmax", "mean-not-maximum", "subtracts the mean: only subtracting the maximum keeps exp from overflowing", _with(_softmax, shift=lambda w, a: w.mean(a, keepdims=True)))
-_add("softmax", "minimum-not-maximum", "subtracts the minimum, which makes exp larger: subtract the maximum", _with(_softmax, shift=lambda w, a: w.min(a, keepdims=True)))
-_add("softmax", "fixed-axis", "ignores axis and always takes the last one", _with(_softmax, over=lambda a: -1))
+_add("softmax", "no-maximum", "takes no maximum out before exp, which overflows (or leaves 0/0): subtract the maximum of each slice", _with(_softmax, shift=_ZERO), _with(_softmax, shift=_ZERO, dtypes={"double": True}), _softmax_by_math)
+_add("softmax", "global-maximum", "subtracts one maximum for the whole array, so that slices far below it become 0/0: each slice has its own",
+     *(_with(_softmax, shift=lambda w, a: w.max(initial=-np.inf), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
+_add("softmax", "mean-not-maximum", "subtracts the mean: only subtracting the maximum keeps exp from overflowing",
+     *(_with(_softmax, shift=lambda w, a: w.mean(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
+_add("softmax", "minimum-not-maximum", "subtracts the minimum, which makes exp larger: subtract the maximum",
+     *(_with(_softmax, shift=lambda w, a: w.min(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
+_add("softmax", "fixed-axis", "ignores axis and always takes the same one", _with(_softmax, over=lambda a: -1), _with(_softmax, over=lambda a: 1))
 _add("softmax", "axis-0", "ignores axis and always takes the first one", _with(_softmax, over=lambda a: 0, shift=lambda w, a: w.max(a, keepdims=True, initial=-np.inf)))
-_add("softmax", "sums-over-everything", "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself", _with(_softmax, total=lambda e, a: e.sum()))
+_add("softmax", "sums-over-everything", "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself",
+     _with(_softmax, total=lambda e, a: e.sum()), _with(_softmax, total=lambda e, a: e.sum(), shift=lambda w, a: w.max(initial=-np.inf)))  # fmt: skip
 _add("softmax", "missing-keepdims", _KEEPDIMS, _with(_softmax, total=lambda e, a: e.sum(a)))
 _add("softmax", "base-2", "uses powers of 2: that is softmax at another temperature, softmax(x ln 2)", _with(_softmax, exp=np.exp2))
 _add("softmax", "no-exp", "divides by the sum without exp: negative values would get negative weights", _with(_softmax, shift=_ZERO, exp=lambda w: w))
 _add("softmax", "sigmoid", "applies the sigmoid to each value: softmax makes the values of a slice compete for a total of 1",
-     _with(_softmax, shift=_ZERO, exp=lambda w: np.exp(np.minimum(w, 0)) / (1 + np.exp(-np.abs(w))), total=lambda e, a: e.dtype.type(1)))  # fmt: skip
-_add("softmax", "eps-in-denominator", "adds a small number to the denominator: with the maximum taken out it is at least 1 already, so the sum misses 1 for nothing", _with(_softmax, total=lambda e, a: e.sum(a, keepdims=True) + e.dtype.type(1e-6)))
-_add("softmax", "z-scores-first", "standardizes before exp: that fixes the temperature and loses the scale of the logits", _with(_softmax, before=_standardized))
+     _with(_softmax, shift=_ZERO, exp=_sigmoid, total=lambda e, a: e.dtype.type(1)), _with(_softmax, shift=_ZERO, exp=_sigmoid))  # fmt: skip
+_add("softmax", "eps-in-denominator", "adds a small number to the denominator: with the maximum taken out it is at least 1 already, so the sum misses 1 for nothing",
+     *(_with(_softmax, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY))  # fmt: skip
+_add("softmax", "z-scores-first", "standardizes before exp: that fixes the temperature and loses the scale of the logits",
+     _with(_softmax, before=_standardized), *(_with(_softmax, before=lambda w, a, tiny=tiny: _standardized(w, a, tiny)) for tiny in (1e-5, 1e-8, 1e-12)))  # fmt: skip
 _add("softmax", "gaussian-density", "weighs with exp(-x^2/2), the Gaussian density: softmax uses exp(x), so the largest logit wins", _with(_softmax, shift=_ZERO, exp=lambda w: np.exp(-w * w / 2)))
 _add("softmax", "nan-to-num", "replaces NaN by numbers: a NaN that comes in, or a slice that has no distribution, is to show", _with(_softmax, after=np.nan_to_num))
-_add("softmax", "clips-logits", "clips the logits instead of shifting them: large differences between them are lost", _with(_softmax, shift=_ZERO, before=lambda w, a: np.clip(w, -80, 80)))
-_add("softmax", "normalizes-by-maximum", "divides by the largest exponential: divide by their sum", _with(_softmax, total=lambda e, a: e.max(a, keepdims=True)))
+_add("softmax", "clips-logits", "clips the logits instead of shifting them: what lies beyond the bounds is lost, so subtract the maximum instead",
+     *(_with(_softmax, shift=_ZERO, before=lambda w, a, c=c: np.clip(w, -c, c), dtypes={"double": True}) for c in (80, 50, 500, 700, 100, 709, 30, 20, 10, 88)))  # fmt: skip
+_add("softmax", "normalizes-by-maximum", "does not divide by the sum of the exponentials, so that the largest weight comes out as 1", _with(_softmax, total=lambda e, a: e.max(a, keepdims=True)))
 _add("softmax", "minus-sign", "uses exp(-x), so that the smallest logit wins", _with(_softmax, before=lambda w, a: -w))
 _add("softmax", "half-arithmetic", "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end", _with(_softmax, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)), noisy=True)
-_add("softmax", "float32-arithmetic", "computes float64 input in float32: keep the arithmetic as wide as the input", _with(_softmax, dtypes={"narrow": True}), noisy=True)
+_add("softmax", "float32-arithmetic", "computes float64 input in float32: keep the arithmetic as wide as the input", _with(_softmax, dtypes={"narrow": True}), noisy=True,
+     trace=lambda answer: np.array_equal(answer, answer.astype(np.float32), equal_nan=True))  # fmt: skip
 
 
 def _logsumexp(x, axis=-1, shift=None, put_back=True, over=lambda a: a, total=lambda e, a: e.sum(a, keepdims=True), log=np.log, exp=np.exp, keep=False, dtypes=None):
@@ -682,7 +892,8 @@ def _logsumexp(x, axis=-1, shift=None, put_back=True, over=lambda a: a, total=la
     return (y if keep else y.squeeze(axis)).astype(x.dtype)
 
 
-_add("logsumexp", "no-maximum", "takes no maximum out before exp, which overflows (or leaves log 0): subtract the maximum of each slice and add it again after the log", _with(_logsumexp, shift=_ZERO))
+_add("logsumexp", "no-maximum", "takes no maximum out before exp, which overflows (or leaves log 0): subtract the maximum of each slice and add it again after the log",
+     _with(_logsumexp, shift=_ZERO), _with(_logsumexp, shift=_ZERO, dtypes={"double": True}))  # fmt: skip
 _add("logsumexp", "global-maximum", "subtracts one maximum for the whole array, so that slices far below it become log 0: each slice has its own", _with(_logsumexp, shift=lambda w, a: w.max(initial=-np.inf)))
 _add("logsumexp", "mean-not-maximum", "subtracts the mean: only subtracting the maximum keeps exp from overflowing", _with(_logsumexp, shift=lambda w, a: w.mean(a, keepdims=True)))
 _add("logsumexp", "maximum-not-added", "does not add the maximum again after the log", _with(_logsumexp, put_back=False))
@@ -691,7 +902,7 @@ _add("logsumexp", "fixed-axis", "ignores axis and always takes the last one", _w
 _add("logsumexp", "mean-of-exp", "takes the log of the mean of the exponentials: take the log of their sum", _with(_logsumexp, total=lambda e, a: e.mean(a, keepdims=True)))
 _add("logsumexp", "infinity-nan", "subtracts an infinite maximum, and inf - inf is NaN: a slice of -inf gives -inf, and one with +inf gives +inf", _with(_logsumexp, shift=lambda w, a: w.max(a, keepdims=True)))
 _add("logsumexp", "base-2", "takes logarithm and powers to base 2: log and exp here are the natural ones", _with(_logsumexp, exp=np.exp2, log=np.log2))
-_add("logsumexp", "eps-in-log", "adds a small number inside the log: with the maximum taken out the sum is at least 1 already", _with(_logsumexp, total=lambda e, a: e.sum(a, keepdims=True) + e.dtype.type(1e-6)))
+_add("logsumexp", "eps-in-log", "adds a small number inside the log: with the maximum taken out the sum is at least 1 already", *(_with(_logsumexp, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY))
 _add("logsumexp", "maximum-only", "returns the maximum: that is what logsumexp approaches when one logit stands out", _with(_logsumexp, log=lambda s: s * 0))
 _add("logsumexp", "half-arithmetic", "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end", _with(_logsumexp, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)), noisy=True)
 
@@ -713,6 +924,11 @@ def _gaussian(rng, shape):
     return np.pi / np.sqrt(6) * np.sqrt(-2 * np.log1p(-rng.random(shape))) * np.cos(2 * np.pi * rng.random(shape))
 
 
+def _laplace(rng, shape):
+    u = rng.random(shape) - 0.5
+    return -np.sign(u) * np.log1p(-2 * np.abs(u))
+
+
 def _naive_softmax(logits):
     e = np.exp(logits)
     return e / e.sum()
@@ -731,10 +947,11 @@ def _as_float(logits, rng, size):
 
 
 _add("gumbel_max", "gaussian-noise", "adds Gaussian noise: that is the probit model; only Gumbel noise gives softmax", _with(_noisy_argmax, noise=_gaussian))
+_add("gumbel_max", "laplace-noise", "adds Laplace noise: only Gumbel noise, -log(-log(u)), gives softmax", _with(_noisy_argmax, noise=_laplace))
 _add("gumbel_max", "uniform-noise", "adds uniform noise: only Gumbel noise, -log(-log(u)), gives softmax", _with(_noisy_argmax, noise=lambda rng, shape: rng.random(shape)))
 _add("gumbel_max", "exponential-noise", "adds exponential noise, -log(u): Gumbel noise takes the logarithm twice, -log(-log(u))", _with(_noisy_argmax, noise=lambda rng, shape: -np.log1p(-rng.random(shape))))
 _add("gumbel_max", "minus-gumbel", "subtracts the noise (or has a sign of -log(-log(u)) wrong): Gumbel noise is skewed, so its sign matters", _with(_noisy_argmax, sign=-1))
-_add("gumbel_max", "no-noise", "takes the argmax without noise, which gives the same class every time", _with(_noisy_argmax, sign=0))
+_add("gumbel_max", "no-noise", "draws the same class every time: each class of each sample needs noise of its own", _with(_noisy_argmax, sign=0))
 _add("gumbel_max", "shared-noise", "uses the same noise for every sample, so that all are equal: each sample needs noise of its own", _with(_noisy_argmax, shared=True))
 _add("gumbel_max", "noise-of-probabilities", "adds the noise to probabilities: it belongs to the logits", _with(_noisy_argmax, scores=lambda logits: np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()))
 _add("gumbel_max", "argmin", "takes the smallest: the largest noisy logit wins", _with(_noisy_argmax, pick=np.argmin))
@@ -743,8 +960,8 @@ _add("gumbel_max", "floats", "returns floats: the indices of the classes are int
 _add("gumbel_max", "overflowing-softmax", "computes probabilities with a softmax that overflows for large logits: with Gumbel noise no exp is needed", _inverse_cdf_overflowing)
 
 
-def _bayes(log_prior, log_likelihood, joint=lambda p, l: p + l, shift=lambda j: j.max(1, keepdims=True), total=lambda e: e.sum(1, keepdims=True), after=None):
-    j = joint(log_prior, log_likelihood)
+def _bayes(log_prior, log_likelihood, joint=lambda p, l: p + l, dtypes=None, shift=lambda j: j.max(1, keepdims=True), total=lambda e: e.sum(1, keepdims=True), after=None):
+    j = joint(_wide(log_prior, **(dtypes or {})), _wide(log_likelihood, **(dtypes or {})))
     e = np.exp(j - shift(j))
     y = e / total(e)
     return (after(y) if after else y).astype(log_likelihood.dtype)
@@ -753,10 +970,15 @@ def _bayes(log_prior, log_likelihood, joint=lambda p, l: p + l, shift=lambda j: 
 _bayes_name = "bayes_posterior"
 _add(_bayes_name, "no-prior", "leaves the prior out: posterior is prior times likelihood, normalized", _with(_bayes, joint=lambda p, l: l))
 _add(_bayes_name, "no-likelihood", "returns the prior for every sample: multiply it with the likelihood", _with(_bayes, joint=lambda p, l: p + l * 0))
-_add(_bayes_name, "no-maximum", "takes exp of the log-joint as it is, which under- or overflows: subtract each sample's maximum first", _with(_bayes, shift=lambda j: j.dtype.type(0)))
+_add(_bayes_name, "no-maximum", "takes exp of the log-joint as it is, which under- or overflows: subtract each sample's maximum first",
+     *(_with(_bayes, shift=lambda j: j.dtype.type(0), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
 _add(_bayes_name, "global-maximum", "subtracts one maximum for all samples, so that samples far below it become 0/0: each sample has its own", _with(_bayes, shift=lambda j: j.max(initial=-np.inf)))
 _add(_bayes_name, "over-samples", "normalizes over the samples: each sample's posterior sums to 1 over the classes", _with(_bayes, shift=lambda j: j.max(0, keepdims=True, initial=-np.inf), total=lambda e: e.sum(0, keepdims=True)))
-_add(_bayes_name, "everything", "divides by the sum over all samples and classes: each sample's posterior sums to 1 over the classes", _with(_bayes, total=lambda e: e.sum()))
+_add(_bayes_name, "everything", "divides by the sum over all samples and classes: each sample's posterior sums to 1 over the classes",
+     _with(_bayes, total=lambda e: e.sum()), _with(_bayes, total=lambda e: e.sum(), shift=lambda j: j.max(initial=-np.inf)))  # fmt: skip
+_add(_bayes_name, "clips", "clips the logs instead of shifting them: what lies beyond the bounds is lost, so subtract each sample's maximum instead",
+     *(_with(_bayes, shift=lambda j: j.dtype.type(0), joint=lambda p, l, c=c: np.clip(p + l, -c, c), dtypes={"double": True}) for c in (700, 500, 100, 50)))  # fmt: skip
+_add(_bayes_name, "half-arithmetic", "computes in float16: compute in float32 and cast once at the end", _with(_bayes, dtypes={"half": True}), noisy=True)
 _add(_bayes_name, "adds-the-prior", "adds the prior itself to the log-likelihood: logs are added, so add log_prior as it is", _with(_bayes, joint=lambda p, l: np.exp(p) + l))
 _add(_bayes_name, "prior-across-samples", "lines the prior up with the samples: it belongs to the classes, the last axis (as many samples as classes hide it)", _with(_bayes, joint=lambda p, l: p[:, None] + l))
 _add(_bayes_name, "unnormalized", "does not divide by the evidence: each sample's posterior sums to 1", _with(_bayes, shift=lambda j: j.dtype.type(0), total=lambda e: e.dtype.type(1)))
@@ -821,7 +1043,7 @@ _add(_old, "weight-not-applied", "draws the weight but does not multiply by it",
 _add(_old, "divides-by-n-1", "divides by n-1 (torch's std and var do by default): batch norm uses the biased variance, correction=0", _old_unbiased)
 _add(_old, "not-normalized", "does not normalize: batch norm comes before the weight", _old_input)
 
-# Changing the input is wrong everywhere, and check() sees it directly; these stand for it in the tests.
+# Wrong for every array: another dtype, and a changed input (which check() sees directly; these stand for it in the tests).
 for _name, _right in {
     **FAMILY,
     "normalize_l1": _lp(1),
@@ -833,3 +1055,4 @@ for _name, _right in {
     "logsumexp": _logsumexp,
 }.items():
     _add(_name, MUTATES_INPUT, "changes its input: work on a copy", _mutating(_right))
+    _add(_name, "always-float64", "returns float64 always: the answer keeps the dtype of the input", _in_float64(_right))

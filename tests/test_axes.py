@@ -51,6 +51,7 @@ def test_shapes(shape, norm, how, expected):
         ((2, 6), "layer", {"normalized_shape": 5}, "does not fit an array of shape (2, 6)"),
         ((2, 6), "rms", {"normalized_shape": ()}, "does not fit"),
         ((6,), "layer", {"normalized_shape": (2, 6)}, "does not fit"),
+        ((), "layer", {}, "does not fit an array of shape ()"),
     ],
 )
 def test_shapes_that_fit_no_norm(shape, norm, how, words):

@@ -392,12 +392,12 @@ def exits(x, axis=-1):
 
 
 def ends_the_process(x, axis=-1):
-    os._exit(0)
+    os._exit(7)
 
 
 def ends_the_process_and_swallows(x, axis=-1):
     try:
-        os._exit(0)
+        os._exit(7)
     except:  # noqa: E722 - what is tested
         return softmax(x, axis)
 
@@ -733,12 +733,19 @@ def surroundings():
 )
 def test_nothing_is_left_behind(candidate):
     check(softmax, "softmax")  # the right answers are kept from here on, and PyTorch is loaded
-    with warnings.catch_warnings(record=True):
+    with warnings.catch_warnings(record=True), np.errstate(all="raise"):
         before = surroundings()
         with contextlib.suppress(CheckFailed):
             check(candidate, "softmax")
         after = surroundings()
     assert {key: value for key, value in after.items() if value != before[key]} == {}
+
+
+@pytest.mark.parametrize("name", exercises.EXERCISES)
+def test_the_callers_numpy_errors_do_not_matter(monkeypatch, name):
+    monkeypatch.setattr(check_module, "_benches", {})
+    with np.errstate(all="raise"):
+        assert refusal(MISTAKES[name][0].wrong, name).mistake == MISTAKES[name][0].slug
 
 
 def test_old_output_leaves_the_stream_alone():

@@ -6,16 +6,17 @@ import numpy as np
 
 
 def shifted(log_prior, log_likelihood):
-    joint = log_prior[None, :] + log_likelihood
+    wide = np.promote_types(log_likelihood.dtype, np.float32)
+    joint = log_prior.astype(wide)[None, :] + log_likelihood.astype(wide)
     joint = joint - joint.max(axis=1, keepdims=True)
     posterior = np.exp(joint)
-    return posterior / posterior.sum(axis=1, keepdims=True)
+    return (posterior / posterior.sum(axis=1, keepdims=True)).astype(log_likelihood.dtype)
 
 
 def by_evidence(log_prior, log_likelihood):
-    joint = log_likelihood + log_prior
+    joint = np.add(log_likelihood, log_prior, dtype=np.promote_types(log_prior.dtype, np.float32))
     evidence = np.logaddexp.reduce(joint, axis=1)
-    return np.exp(joint - evidence[:, np.newaxis])
+    return np.exp(joint - evidence[:, np.newaxis]).astype(log_prior.dtype)
 
 
 def prior_as_weight(log_prior, log_likelihood):

@@ -1,5 +1,7 @@
 """Right solutions of gumbel_max in different styles."""
 
+import bisect
+import itertools
 import math
 
 import numpy as np
@@ -44,17 +46,11 @@ def class_by_class(logits, rng, size):
 
 def one_at_a_time(logits, rng, size):
     weights = [math.exp(v - max(logits)) for v in logits]
-
-    def draw():
-        left = rng.random() * sum(weights)
-        for k, weight in enumerate(weights):
-            left -= weight
-            if left < 0:
-                return k
-        return int(np.argmax(logits))
-
+    edges = list(itertools.accumulate(weights))
+    last = max(k for k, weight in enumerate(weights) if weight > 0)
     shape = (size,) if isinstance(size, int) else size
-    return np.array([draw() for _ in range(math.prod(shape))], dtype=np.int64).reshape(shape)
+    draws = [bisect.bisect_right(edges, u * edges[-1]) for u in rng.random(math.prod(shape))]
+    return np.array([min(k, last) for k in draws], dtype=np.int64).reshape(shape)
 
 
 STYLES = [gumbel, two_logarithms, inverse_cdf, exponential_race, class_by_class, one_at_a_time]
