@@ -77,7 +77,7 @@ def _x_hat(x, axis, eps, ddof=0, root="under", one_pass=False, centre=True, fixe
         var = average((x - mean) ** 2, axis=axis, keepdims=True)
     if ddof:
         var = var * x.dtype.type(count / (count - ddof)) if count > ddof else var * x.dtype.type(np.nan)
-    scale = {"under": np.sqrt(var + eps), "outside": np.sqrt(var) + eps, "none": var + eps}[root]
+    scale = {"under": np.sqrt(var + eps), "outside": np.sqrt(var) + eps, "none": var + eps, "no scale": var.dtype.type(1)}[root]
     return (x - mean) / scale
 
 
@@ -203,6 +203,7 @@ for _name, _right in FAMILY.items():
         _add(_name, "one-pass-variance", "computes the variance as E[x^2] - E[x]^2, which cancels far from zero: subtract the mean first, then square",
              _with(_right, one_pass=True), noisy=True)  # fmt: skip
         _add(_name, "not-centred", "does not subtract the mean: centre first, then scale", _with(_right, centre=False))
+        _add(_name, "not-scaled", "subtracts the mean and leaves the spread as it is: divide by the root of the variance", _with(_right, root="no scale"))
         _add(_name, "root-mean-square", "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first", _with(_right, centre=None))
         _add(_name, "n-1-and-eps-outside", "divides by (standard deviation over n-1) + eps: the variance is over n, and eps is added to it under the root",
              _with(_right, ddof=1, root="outside"))  # fmt: skip
@@ -302,6 +303,15 @@ def _weighting_first(name):
     return cast
 
 
+def _swapped(name):
+    def wrong(x, *args, **kwargs):
+        if name == "batch_norm":
+            return FAMILY[name](x, args[1], args[0], *args[2:], **kwargs)
+        return FAMILY[name](x, *args, **(kwargs | {"weight": kwargs.get("bias"), "bias": kwargs.get("weight")}))
+
+    return wrong
+
+
 def _truth_value(name):
     def wrong(x, *args, **kwargs):
         if kwargs.get("weight"):  # the mistake: an array has no truth value, unless it is of one element
@@ -322,6 +332,7 @@ def _affine_dropped(name):
 
 for _name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"):
     if _name != "rms_norm":
+        _add(_name, "swaps-affine", "has weight and bias the wrong way round: y = x_hat * weight + bias", _swapped(_name))
         _add(_name, "drops-affine", "leaves weight and bias out: y = x_hat * weight + bias", _affine_dropped(_name))
     _add(_name, "weight-before-normalizing", "multiplies by the weight before normalizing, which takes most of it out again: normalize first, then scale", _weighting_first(_name))
     if _name != "batch_norm":
@@ -660,7 +671,6 @@ _add("min_max", "fixed-axis", "ignores axis and always takes the same one", _wit
 _add("min_max", "constant-nan", "divides 0 by 0 in a constant slice: it becomes 0", _with(_min_max, change=lambda w, low, high: (w - low) / (high - low)))
 _add("min_max", "constant-one", "leaves a constant slice at 1: it becomes 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), 1)))
 _add("min_max", "constant-kept", "leaves a constant slice as it is: it becomes 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), w)))
-_add("min_max", "nan-to-num", "replaces NaN by numbers: one that comes in is to show, not to hide", _with(_min_max, change=lambda w, low, high: np.nan_to_num((w - low) / (high - low))))
 _add("min_max", "close-is-constant", "takes a slice whose values are close together for constant: only equal values are", *(_with(_min_max, change=_small_range(c)) for c in (1e-6, 1e-8, 1e-5, 1e-10, 1e-12)))
 _add("min_max", "eps-in-denominator", "adds a small number to the range, so that the largest value misses 1: treat the constant slice on its own instead",
      *(_with(_min_max, change=lambda w, low, high, tiny=tiny: (w - low) / (high - low + w.dtype.type(tiny))) for tiny in TINY))  # fmt: skip
@@ -834,6 +844,16 @@ def _standardized(w, axis, tiny=0.0):
     return (w - w.mean(axis, keepdims=True)) / np.sqrt(w.var(axis, keepdims=True) + w.dtype.type(tiny))
 
 
+def _softmax_along_0(x, axis=0):
+    return _softmax(x, axis)
+
+
+def _softmax_no_keepdims(x, axis=-1):
+    w = _wide(x)
+    e = np.exp(w - w.max(axis))
+    return (e / e.sum(axis)).astype(x.dtype)
+
+
 def _sigmoid(w):
     return np.exp(np.minimum(w, 0)) / (1 + np.exp(-np.abs(w)))
 
@@ -863,8 +883,10 @@ _add("softmax", "fixed-axis", "ignores axis and always takes the same one", _wit
 _add("softmax", "axis-0", "ignores axis and always takes the first one", _with(_softmax, over=lambda a: 0, shift=lambda w, a: w.max(a, keepdims=True, initial=-np.inf)))
 _add("softmax", "sums-over-everything", "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself",
      _with(_softmax, total=lambda e, a: e.sum()), _with(_softmax, total=lambda e, a: e.sum(), shift=lambda w, a: w.max(initial=-np.inf)))  # fmt: skip
-_add("softmax", "missing-keepdims", _KEEPDIMS, _with(_softmax, total=lambda e, a: e.sum(a)))
-_add("softmax", "base-2", "uses powers of 2: that is softmax at another temperature, softmax(x ln 2)", _with(_softmax, exp=np.exp2))
+_add("softmax", "missing-keepdims", _KEEPDIMS, _with(_softmax, total=lambda e, a: e.sum(a)), _softmax_no_keepdims)
+_add("softmax", "other-base", "uses powers of another base than e: that is softmax at another temperature", _with(_softmax, exp=np.exp2), _with(_softmax, exp=lambda w: w.dtype.type(10) ** w))
+_add("softmax", "log-softmax", "returns the log of the weights: take the exponential", _with(_softmax, after=np.log))
+_add("softmax", "wrong-default-axis", "has another default axis: it is the last one, -1", _softmax_along_0)
 _add("softmax", "no-exp", "divides by the sum without exp: negative values would get negative weights", _with(_softmax, shift=_ZERO, exp=lambda w: w))
 _add("softmax", "sigmoid", "applies the sigmoid to each value: softmax makes the values of a slice compete for a total of 1",
      _with(_softmax, shift=_ZERO, exp=_sigmoid, total=lambda e, a: e.dtype.type(1)), _with(_softmax, shift=_ZERO, exp=_sigmoid))  # fmt: skip

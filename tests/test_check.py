@@ -9,6 +9,7 @@ import inspect
 import operator
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def refusal(candidate, exercise="softmax", part=None):
 
 def fault(candidate, exercise="softmax", part=None):
     """What stands after "yours" in the sentence."""
-    return str(refusal(candidate, exercise, part)).rpartition("; yours ")[2]
+    return re.split(r"[;,] yours ", str(refusal(candidate, exercise, part)), maxsplit=1)[1]
 
 
 def tensor(x):
@@ -167,7 +168,7 @@ def test_no_sentence_quotes_a_value_of_the_inputs():
         ((lambda x: x,), "there is no exercise '<lambda>'"),
         ((functools.partial(softmax),), "there is no exercise 'None'"),
         ((softmax, "softmax", "value"), "there is no part 'value': choose among values, numerics, edges."),
-        ((np.ones(3), "softmax"), "check needs the function itself, and was given a numpy.ndarray."),
+        ((np.ones(3), "softmax"), "check needs the function itself, and was given an array."),
         ((None, "softmax"), "was given a NoneType."),
         ((3, "softmax"), "was given an int."),
         ((lambda: 0, "softmax"), "the signature is to be softmax(x, axis=-1); yours takes ()."),
@@ -238,13 +239,13 @@ ANSWERS = {
     "returns int64 where float64 is right.": lambda y: y.astype(np.int64),
     "returns complex128 where float64 is right.": lambda y: y.astype(complex),
     "returns bool where float64 is right.": lambda y: y > 0,
-    "returns an array with 2 axes where 1 are right.": lambda y: y[None],
-    "returns an array with 0 axes where 1 are right.": lambda y: np.array(0.5),
+    "returns an array with 2 axes where 1 axis would be right.": lambda y: y[None],
+    "returns an array with 0 axes where 1 axis would be right.": lambda y: np.array(0.5),
     "returns an array of the wrong shape.": lambda y: y[:-1],
-    "has NaN where there should be numbers.": lambda y: y * np.nan,
-    "has infinities where there should be numbers, or the other way round.": lambda y: y + np.inf,
+    "has NaN where there should be numbers: look for 0/0, inf/inf and inf - inf.": lambda y: y * np.nan,
+    "has an infinity where there should be a finite number.": lambda y: y + np.inf,
     "gives other numbers.": lambda y: 1 - y,
-    "is right to a few digits only: more is lost than rounding explains.": lambda y: y + 1e-9,
+    "comes close, but misses by more than rounding: look at eps, at a constant, or at the order of the operations.": lambda y: y + 1e-9,
 }
 
 
@@ -285,11 +286,11 @@ def test_a_coroutine_nobody_waits_for(capfd):
         (lambda: 0.5, None),
         (lambda: np.array(0.5), None),
         (lambda: 1, "returns an int where a float is right."),
-        (lambda: np.array([0.5]), "returns a numpy.ndarray where a float is right."),
+        (lambda: np.array([0.5]), "returns an array where a float is right."),
         (lambda: torch.tensor(0.5), "returns a torch.Tensor where a float is right."),
         (lambda: "0.5", "returns a str where a float is right."),
         (lambda: None, "returns None: is the return statement missing?"),
-        (lambda: float("nan"), "has NaN where there should be numbers."),
+        (lambda: float("nan"), "has NaN where there should be numbers: look for 0/0, inf/inf and inf - inf."),
     ],
 )
 def test_a_float_is_asked_for(value, sentence):
@@ -300,10 +301,10 @@ def test_a_float_is_asked_for(value, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda y: y.numpy(), "returns a numpy.ndarray where a torch.Tensor is right."),
+        (lambda y: y.numpy(), "returns an array where a torch.Tensor is right."),
         (nn.Parameter, "returns a torch.Parameter where a torch.Tensor is right."),
         (lambda y: y.double(), "returns float64 where float32 is right."),
-        (lambda y: y.flatten(), "returns an array with 1 axes where 4 are right."),
+        (lambda y: y.flatten(), "returns an array with 1 axis where 4 axes would be right."),
         (lambda y: y.tolist(), "returns a list where a torch.Tensor is right."),
     ],
 )
@@ -326,7 +327,9 @@ def test_a_tensor_is_asked_for(change, sentence):
     ],
 )
 def test_samples_are_asked_for(sampler, sentence):
-    assert fault(lambda logits, rng, size: sampler(len(logits), size), "gumbel_max") == sentence
+    assert fault(lambda logits, rng, size: rng.random() and sampler(len(logits), size), "gumbel_max") == sentence
+    idle = "draws nothing from rng: the randomness is to come from rng.gumbel or rng.random."
+    assert fault(lambda logits, rng, size: np.zeros(size, int), "gumbel_max") == idle
 
 
 def test_randomness_of_the_candidates_own_is_refused():
@@ -346,7 +349,7 @@ def test_raising_where_a_value_is_right_and_the_other_way_round():
         n = np.histogram(x, edges)[0]
         return (n / max(n.sum(), 1) * 1.0 + (n.sum() == 0) * 7).astype(x.dtype)
 
-    assert fault(lets_through, "histogram_probabilities") == "returns a numpy.ndarray where ValueError is right."
+    assert fault(lets_through, "histogram_probabilities") == "returns an array instead of raising ValueError."
 
     def wrong_error(x, edges):
         n = np.histogram(x, edges)[0]
@@ -355,7 +358,7 @@ def test_raising_where_a_value_is_right_and_the_other_way_round():
         return (n / n.sum()).astype(x.dtype)
 
     told = fault(wrong_error, "histogram_probabilities")
-    assert told == "raises TypeError where ValueError is right (nothing)."
+    assert told == "raises TypeError instead of ValueError (nothing)."
 
 
 def test_an_error_that_cannot_say_what_it_is():
@@ -497,7 +500,7 @@ def changes_in_place(x, axis=-1):
 
 def test_changing_the_input_is_refused():
     error = refusal(changes_in_place)
-    assert str(error).endswith("; yours changes its input: work on a copy.")
+    assert str(error).endswith("yours changes its input: work on a copy.")
     assert error.mistake == MUTATES_INPUT
 
     def changes_the_edges(x, edges):
