@@ -299,6 +299,13 @@ def test_as_a_programme(write):
     assert (status, out.split(), err) == (0, list(EXERCISES), "")
 
 
+def test_a_reader_that_has_read_enough(write):
+    right = write("right.py", RIGHT)
+    command = f"{sys.executable} -m normlab.check softmax {right} {right} {right} | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=REPO)
+    assert (done.stdout, done.stderr) == (f"{right}: accepted\n", "")
+
+
 # ---- the same verdict as check() -------------------------------------------------------------------------------------
 
 EVERY_EXERCISE = """
