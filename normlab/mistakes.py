@@ -1000,7 +1000,6 @@ _add(_bayes_name, "everything", "divides by the sum over all samples and classes
      _with(_bayes, total=lambda e: e.sum()), _with(_bayes, total=lambda e: e.sum(), shift=lambda j: j.max(initial=-np.inf)))  # fmt: skip
 _add(_bayes_name, "clips", "clips the logs instead of shifting them: what lies beyond the bounds is lost, so subtract each sample's maximum instead",
      *(_with(_bayes, shift=lambda j: j.dtype.type(0), joint=lambda p, l, c=c: np.clip(p + l, -c, c), dtypes={"double": True}) for c in (700, 500, 100, 50)))  # fmt: skip
-_add(_bayes_name, "half-arithmetic", "computes in float16: compute in float32 and cast once at the end", _with(_bayes, dtypes={"half": True}), noisy=True)
 _add(_bayes_name, "adds-the-prior", "adds the prior itself to the log-likelihood: logs are added, so add log_prior as it is", _with(_bayes, joint=lambda p, l: np.exp(p) + l))
 _add(_bayes_name, "prior-across-samples", "lines the prior up with the samples: it belongs to the classes, the last axis (as many samples as classes hide it)", _with(_bayes, joint=lambda p, l: p[:, None] + l))
 _add(_bayes_name, "unnormalized", "does not divide by the evidence: each sample's posterior sums to 1", _with(_bayes, shift=lambda j: j.dtype.type(0), total=lambda e: e.dtype.type(1)))

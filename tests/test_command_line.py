@@ -42,9 +42,7 @@ def run(*arguments, program=("-m", "normlab.check"), secret=""):
     """(exit status, stdout, stderr) of the command line."""
     environment = os.environ | {"PYTHONPATH": str(REPO), "NORMLAB_SECRET_FILE": str(secret)}
     command = [sys.executable, *program, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input="what is typed")
     return done.returncode, done.stdout, done.stderr
 
 
@@ -207,6 +205,7 @@ ENDS_IN_A_CALL = {
 ACCEPTED = {
     "right.py": RIGHT,
     "raises_below.py": RIGHT + "\nraise RuntimeError('after the function')\n",
+    "reads.py": "import sys\nassert sys.stdin.read() == ''\n" + RIGHT,
     "helper_beside.py": "from beside import softmax\n",
     "loud.py": "import sys, os, warnings\nwarnings.warn('w')\nprint('out')\nprint('err', file=sys.stderr)\n"
     "os.system('echo x >&2')\n" + RIGHT,
