@@ -214,10 +214,19 @@ def moments_cases(slices):
     return {
         "own-eps": Case("own-eps", "values", "an array with an eps of its own", own_eps(0.3), _EPS_RULES),
         "small-std": Case(
-            "small-std", "numerics", "values whose standard deviation is about 1e-3, where eps counts", small_std, _EPS_RULES
+            "small-std",
+            "numerics",
+            "values whose standard deviation is about 1e-3, where eps counts",
+            small_std,
+            _EPS_RULES,
         ),
         "constant": Case(
-            "constant", "numerics", "a constant array", constant(2.5), "there is no deviation to scale: the answer is 0", far=True
+            "constant",
+            "numerics",
+            "a constant array",
+            constant(2.5),
+            "there is no deviation to scale: the answer is 0",
+            far=True,
         ),
         "far-float32": Case("far-float32", "numerics", "float32 values near 1e4", far_float32, _FAR, far=True),
         "far-float64": Case("far-float64", "numerics", "float64 values near 1e7", far_float64, _FAR, far=True),
@@ -237,7 +246,13 @@ def moments_cases(slices):
             far=True,
         ),
         "nan": Case("nan", "edges", "an array with a NaN in it", with_nan, f"{slices} that holds the NaN becomes NaN"),
-        "single": Case("single", "edges", "slices of a single element", _single_column, "each element is its own mean: the answer is 0"),
+        "single": Case(
+            "single",
+            "edges",
+            "slices of a single element",
+            _single_column,
+            "each element is its own mean: the answer is 0",
+        ),
     }
 
 
@@ -262,7 +277,9 @@ def standardize_cases():
         return (view(rng, sizes(rng, 3)),), {}
 
     shapes, moments = along_axis(3.0), moments_cases("the whole array")
-    moments["single"] = Case("single", "edges", "a single number", _single_number, "it is its own mean: the answer is 0")
+    moments["single"] = Case(
+        "single", "edges", "a single number", _single_number, "it is its own mean: the answer is 0"
+    )
     return (
         shapes["vector"],
         shapes["two-axes"],
@@ -301,7 +318,7 @@ def lp_cases():
     def both_sides(rng):
         x = uneven(rng, sizes(rng, 2))
         x[0] *= 0.1 / np.abs(x[0]).sum()
-        return (x, ), {"eps": 0.5}
+        return (x,), {"eps": 0.5}
 
     bound = "the norm is bounded below by eps: x / max(norm, eps)"
     return (
@@ -309,11 +326,29 @@ def lp_cases():
         Case("own-eps", "values", "slices with norms below and above the eps of the call", both_sides, bound),
         Case("zero", "numerics", "a slice of zeros", zero_slice, "it stays zero"),
         Case("tiny", "numerics", "values far below eps (about 1e-14)", tiny, bound),
-        Case("half-zero", "numerics", "a float16 slice of zeros, where eps=1e-12 would round to 0", half_zero, "it stays zero: eps is kept in float32"),
-        Case("half-wide", "numerics", "float16 values of a few hundred, whose squares overflow float16", half_wide, "the norm is computed in float32 and the answer is float16"),
-        Case("half-sums", "numerics", "long float16 slices, whose sum overflows float16", half_sums, "the norm is computed in float32 and the answer is float16"),
+        Case(
+            "half-zero",
+            "numerics",
+            "a float16 slice of zeros, where eps=1e-12 would round to 0",
+            half_zero,
+            "it stays zero: eps is kept in float32",
+        ),
+        Case(
+            "half-wide",
+            "numerics",
+            "float16 values of a few hundred, whose squares overflow float16",
+            half_wide,
+            "the norm is computed in float32 and the answer is float16",
+        ),
+        Case(
+            "half-sums",
+            "numerics",
+            "long float16 slices, whose sum overflows float16",
+            half_sums,
+            "the norm is computed in float32 and the answer is float16",
+        ),
         Case("single", "edges", "slices of a single element", one_column),
-    )  # fmt: skip
+    )
 
 
 def min_max_cases():
@@ -337,12 +372,37 @@ def min_max_cases():
         *along_axis(3.0).values(),
         Case("negative", "values", "negative values", negative, far=True),
         Case("constant", "numerics", "an array with a constant slice", one_constant, "the constant slice becomes 0"),
-        Case("far-float32", "numerics", "float32 values near 1e4", far_float32, "the range is still 0 to 1 exactly", far=True),
+        Case(
+            "far-float32",
+            "numerics",
+            "float32 values near 1e4",
+            far_float32,
+            "the range is still 0 to 1 exactly",
+            far=True,
+        ),
         Case("small", "numerics", "values that differ by about 1e-3", small_std, "the range is still 0 to 1 exactly"),
-        Case("tiny-range", "numerics", "values that differ by about 1e-13", tiny_range, "they differ, so the slice is not constant, and its range is 0 to 1"),
-        Case("half-range", "numerics", "float16 values from -60000 to 60000, whose range overflows float16", half_range, "the range is computed in float32 and the answer is float16"),
-        Case("single", "edges", "slices of a single element", one_column, "a single element is a constant slice: it becomes 0"),
-    )  # fmt: skip
+        Case(
+            "tiny-range",
+            "numerics",
+            "values that differ by about 1e-13",
+            tiny_range,
+            "they differ, so the slice is not constant, and its range is 0 to 1",
+        ),
+        Case(
+            "half-range",
+            "numerics",
+            "float16 values from -60000 to 60000, whose range overflows float16",
+            half_range,
+            "the range is computed in float32 and the answer is float16",
+        ),
+        Case(
+            "single",
+            "edges",
+            "slices of a single element",
+            one_column,
+            "a single element is a constant slice: it becomes 0",
+        ),
+    )
 
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
@@ -393,7 +453,10 @@ def histogram_cases():
 
     def half_counts(rng):
         edges = np.array([0.0, 1.0, 3.0])
-        return (rng.permutation(np.repeat([0.5, 2.0], [int(rng.integers(4500, 5000)), 700])).astype(np.float16), edges), {}
+        return (
+            rng.permutation(np.repeat([0.5, 2.0], [int(rng.integers(4500, 5000)), 700])).astype(np.float16),
+            edges,
+        ), {}
 
     def one_bin(rng):
         x, _ = _histogram_inputs(rng, 20)
@@ -413,16 +476,48 @@ def histogram_cases():
     return (
         Case("equal-widths", "values", "samples inside bins of equal width", equal),
         Case("unequal-widths", "values", "samples inside bins of unequal width", unequal),
-        Case("outside", "values", "samples of which some lie outside the edges", outside, "only the samples inside the edges count"),
-        Case("on-edges", "values", "samples that lie exactly on the edges", on_edges, "a bin holds its left edge, and the last bin its right edge too"),
+        Case(
+            "outside",
+            "values",
+            "samples of which some lie outside the edges",
+            outside,
+            "only the samples inside the edges count",
+        ),
+        Case(
+            "on-edges",
+            "values",
+            "samples that lie exactly on the edges",
+            on_edges,
+            "a bin holds its left edge, and the last bin its right edge too",
+        ),
         Case("empty-bin", "values", "samples that leave a bin empty", empty_bin, "an empty bin gets 0"),
         Case("float32", "numerics", "float32 samples", float32, _KEEPS_DTYPE),
-        Case("half-counts", "numerics", "thousands of float16 samples in one bin", half_counts, "counts are exact (float16 cannot count past 2048) and the answer is float16"),
+        Case(
+            "half-counts",
+            "numerics",
+            "thousands of float16 samples in one bin",
+            half_counts,
+            "counts are exact (float16 cannot count past 2048) and the answer is float16",
+        ),
         Case("one-bin", "edges", "a single bin", one_bin),
         Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
-        Case("none-inside", "edges", "samples that all lie outside the edges", none_inside, "there is nothing to divide by: ValueError", ValueError),
-        Case("no-samples", "edges", "no samples at all", no_samples, "there is nothing to divide by: ValueError", ValueError),
-    )  # fmt: skip
+        Case(
+            "none-inside",
+            "edges",
+            "samples that all lie outside the edges",
+            none_inside,
+            "there is nothing to divide by: ValueError",
+            ValueError,
+        ),
+        Case(
+            "no-samples",
+            "edges",
+            "no samples at all",
+            no_samples,
+            "there is nothing to divide by: ValueError",
+            ValueError,
+        ),
+    )
 
 
 def held_out_cases():
@@ -474,15 +569,46 @@ def held_out_cases():
     return (
         Case("covered", "values", "test points that all lie in bins with training points", covered),
         Case("equal-widths", "values", "bins of equal width", equal),
-        Case("on-edges", "values", "test points exactly on the edges", on_edges, "a bin holds its left edge, and the last bin its right edge too"),
-        Case("in-empty-bin", "values", "a test point in a bin without training points", in_empty_bin, "its density is 0, so the mean log density is -inf"),
-        Case("outside", "values", "a test point above the last edge", outside, "its density is 0, so the mean log density is -inf"),
-        Case("below", "values", "a test point below the first edge", below, "its density is 0, so the mean log density is -inf"),
+        Case(
+            "on-edges",
+            "values",
+            "test points exactly on the edges",
+            on_edges,
+            "a bin holds its left edge, and the last bin its right edge too",
+        ),
+        Case(
+            "in-empty-bin",
+            "values",
+            "a test point in a bin without training points",
+            in_empty_bin,
+            "its density is 0, so the mean log density is -inf",
+        ),
+        Case(
+            "outside",
+            "values",
+            "a test point above the last edge",
+            outside,
+            "its density is 0, so the mean log density is -inf",
+        ),
+        Case(
+            "below",
+            "values",
+            "a test point below the first edge",
+            below,
+            "its density is 0, so the mean log density is -inf",
+        ),
         Case("rare", "numerics", "test points in a bin that one of thousands of training points hit", far_below),
         Case("float32", "numerics", "float32 samples", float32),
         Case("one-test-point", "edges", "a single test point", one_test),
-        Case("none-inside", "edges", "training points that all lie outside the edges", none_inside, "there is no histogram: ValueError", ValueError),
-    )  # fmt: skip
+        Case(
+            "none-inside",
+            "edges",
+            "training points that all lie outside the edges",
+            none_inside,
+            "there is no histogram: ValueError",
+            ValueError,
+        ),
+    )
 
 
 # ---- softmax -------------------------------------------------------------------------------------------------------
@@ -532,14 +658,48 @@ def _large_cases(expect):
     return (
         Case("large", "numerics", "logits near 1000", large, expect, far=True),
         Case("very-negative", "numerics", "logits near -1000", very_negative, expect, far=True),
-        Case("rows-apart", "numerics", "rows thousands apart from one another", rows_apart, f"{expect}, with a maximum of its own for each slice", far=True),
-        Case("outlier", "numerics", "rows with one logit of 5000", outlier, f"{expect}; only the maximum is safe to take out", far=True),
+        Case(
+            "rows-apart",
+            "numerics",
+            "rows thousands apart from one another",
+            rows_apart,
+            f"{expect}, with a maximum of its own for each slice",
+            far=True,
+        ),
+        Case(
+            "outlier",
+            "numerics",
+            "rows with one logit of 5000",
+            outlier,
+            f"{expect}; only the maximum is safe to take out",
+            far=True,
+        ),
         Case("low-outlier", "numerics", "rows with one logit of -5000", low_outlier, expect, far=True),
         Case("spread", "numerics", "logits spread over hundreds", spread, expect, far=True),
-        Case("float32-large", "numerics", "float32 logits near 100, where exp overflows float32", float32, expect, far=True),
-        Case("float16-large", "numerics", "float16 logits near 15, where exp overflows float16", float16, f"{expect}, computed in float32 and returned in float16", far=True),
-        Case("float16-long", "numerics", "float16 slices so long that the sum of exponentials overflows float16", half_sums, f"{expect}, computed in float32 and returned in float16"),
-    )  # fmt: skip
+        Case(
+            "float32-large",
+            "numerics",
+            "float32 logits near 100, where exp overflows float32",
+            float32,
+            expect,
+            far=True,
+        ),
+        Case(
+            "float16-large",
+            "numerics",
+            "float16 logits near 15, where exp overflows float16",
+            float16,
+            f"{expect}, computed in float32 and returned in float16",
+            far=True,
+        ),
+        Case(
+            "float16-long",
+            "numerics",
+            "float16 slices so long that the sum of exponentials overflows float16",
+            half_sums,
+            f"{expect}, computed in float32 and returned in float16",
+        ),
+    )
 
 
 def _masked(rng):
@@ -564,11 +724,29 @@ def softmax_cases():
     return (
         *along_axis().values(),
         *_large_cases("the answer is that of the same logits moved to 0"),
-        Case("minus-inf", "numerics", "rows with a logit of -inf", _masked, "it gets probability 0 and the rest is as if it were not there"),
-        Case("all-minus-inf", "edges", "a row of nothing but -inf", _all_masked, "there is no distribution: that row is NaN, as in PyTorch"),
-        Case("nan", "edges", "an array with a NaN in it", with_nan, "the slice that holds it becomes NaN, so that the fault shows"),
+        Case(
+            "minus-inf",
+            "numerics",
+            "rows with a logit of -inf",
+            _masked,
+            "it gets probability 0 and the rest is as if it were not there",
+        ),
+        Case(
+            "all-minus-inf",
+            "edges",
+            "a row of nothing but -inf",
+            _all_masked,
+            "there is no distribution: that row is NaN, as in PyTorch",
+        ),
+        Case(
+            "nan",
+            "edges",
+            "an array with a NaN in it",
+            with_nan,
+            "the slice that holds it becomes NaN, so that the fault shows",
+        ),
         Case("single", "edges", "slices of a single logit", one_column, "it gets all of the probability: 1"),
-    )  # fmt: skip
+    )
 
 
 def logsumexp_cases():
@@ -578,9 +756,15 @@ def logsumexp_cases():
         Case("minus-inf", "numerics", "rows with a logit of -inf", _masked, "the rest is as if it were not there"),
         Case("all-minus-inf", "edges", "a row of nothing but -inf", _all_masked, "the log of an empty sum is -inf"),
         Case("plus-inf", "edges", "a row with a logit of +inf", _plus_inf, "the answer is +inf"),
-        Case("nan", "edges", "an array with a NaN in it", with_nan, "the slice that holds it becomes NaN, so that the fault shows"),
+        Case(
+            "nan",
+            "edges",
+            "an array with a NaN in it",
+            with_nan,
+            "the slice that holds it becomes NaN, so that the fault shows",
+        ),
         Case("single", "edges", "slices of a single logit", one_column, "the answer is that logit"),
-    )  # fmt: skip
+    )
 
 
 SAMPLES = 100_000  # of each statistical case; see exercises.py for the false-alarm rate
@@ -632,11 +816,17 @@ def gumbel_cases():
         Case("two", "values", "two classes", two, expect),
         Case("grid", "values", "a size with three axes", grid, f"the answer has that shape, and {expect}"),
         Case("large", "numerics", "logits near 1000", large, f"only differences of logits matter: {expect}"),
-        Case("very-negative", "numerics", "logits near -1000", very_negative, f"only differences of logits matter: {expect}"),
+        Case(
+            "very-negative",
+            "numerics",
+            "logits near -1000",
+            very_negative,
+            f"only differences of logits matter: {expect}",
+        ),
         Case("minus-inf", "numerics", "a logit of -inf", masked, f"that class is never drawn, and {expect}"),
         Case("one-class", "edges", "a single class", one, "it is always drawn: index 0"),
         Case("size-0", "edges", "size 0", none, "the answer is an empty array of integers"),
-    )  # fmt: skip
+    )
 
 
 def bayes_cases():
@@ -681,13 +871,28 @@ def bayes_cases():
         Case("one-sample", "values", "a single sample", draw(1, -2)),
         Case("unnormalized-prior", "values", "a prior known up to a factor", unnormalized, "the factor cancels"),
         Case("tiny", "numerics", "log-likelihoods near -1e4, where every exp is 0", draw(None, -1e4), rows, far=True),
-        Case("huge", "numerics", "log-likelihoods near +1e4, where every exp overflows", draw(None, 1e4), rows, far=True),
+        Case(
+            "huge", "numerics", "log-likelihoods near +1e4, where every exp overflows", draw(None, 1e4), rows, far=True
+        ),
         Case("confident", "numerics", "log-likelihoods hundreds apart", confident, rows, far=True),
         Case("float32", "numerics", "float32 input", draw(None, -300, np.float32), f"{rows}, in float32", far=True),
-        Case("far-prior", "numerics", "a log-prior near -2000, known up to a constant", far_prior, "the constant cancels", far=True),
-        Case("impossible", "edges", "a class of prior 0 and a likelihood of 0", impossible, "what is impossible gets posterior 0"),
+        Case(
+            "far-prior",
+            "numerics",
+            "a log-prior near -2000, known up to a constant",
+            far_prior,
+            "the constant cancels",
+            far=True,
+        ),
+        Case(
+            "impossible",
+            "edges",
+            "a class of prior 0 and a likelihood of 0",
+            impossible,
+            "what is impossible gets posterior 0",
+        ),
         Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
-    )  # fmt: skip
+    )
 
 
 def old_output_cases():
@@ -699,10 +904,18 @@ def old_output_cases():
 
     return (
         Case("question", "values", "seed 0, the question's", seed(0), "the eight printed numbers come back"),
-        Case("other", "values", "another seed", seed(None), "the weight is drawn from U(0, 1), then the input from N(0, 1)"),
+        Case(
+            "other",
+            "values",
+            "another seed",
+            seed(None),
+            "the weight is drawn from U(0, 1), then the input from N(0, 1)",
+        ),
         Case("float32", "numerics", "a third seed", seed(None), "the answer is float32, as PyTorch printed it"),
-        Case("large-seed", "edges", "a seed of more than 32 bits", seed(2**40 + 7), "any seed of torch.manual_seed works"),
-    )  # fmt: skip
+        Case(
+            "large-seed", "edges", "a seed of more than 32 bits", seed(2**40 + 7), "any seed of torch.manual_seed works"
+        ),
+    )
 
 
 # ---- the family ----------------------------------------------------------------------------------------------------
@@ -749,17 +962,43 @@ def channels_first(call):
         "sequence": Case("sequence", "values", "a batch of sequences (N, C, L)", shaped((3, 6), 6, (5, 9))),
         "own-eps": Case("own-eps", "values", "a call with an eps of its own", with_eps, _EPS_RULES),
         "float32": Case("float32", "numerics", "a float32 batch", shaped(3, 6, (4, 8), dtype=np.float32), _KEEPS_DTYPE),
-        "small-std": Case("small-std", "numerics", "values whose standard deviation is about 1e-3, where eps counts", shaped(4, 6, 5, scale=1e-3), _EPS_RULES),
-        "constant": Case("constant", "numerics", "channels that are constant", constant_channel, "a constant pool has nothing to scale: it comes out as the bias", far=True),
-        "far-float32": Case("far-float32", "numerics", "float32 values near 1e4", shaped(5, 6, (8, 12), offset=1e4, dtype=np.float32), _FAR, far=True),
-        "far-float64": Case("far-float64", "numerics", "float64 values near 1e7", shaped(5, 6, (8, 12), offset=1e7), _FAR, far=True),
-        "half-wide": Case("half-wide", "numerics", "float16 values of a few hundred, whose squares overflow float16", half, half_rule),
+        "small-std": Case(
+            "small-std",
+            "numerics",
+            "values whose standard deviation is about 1e-3, where eps counts",
+            shaped(4, 6, 5, scale=1e-3),
+            _EPS_RULES,
+        ),
+        "constant": Case(
+            "constant",
+            "numerics",
+            "channels that are constant",
+            constant_channel,
+            "a constant pool has nothing to scale: it comes out as the bias",
+            far=True,
+        ),
+        "far-float32": Case(
+            "far-float32",
+            "numerics",
+            "float32 values near 1e4",
+            shaped(5, 6, (8, 12), offset=1e4, dtype=np.float32),
+            _FAR,
+            far=True,
+        ),
+        "far-float64": Case(
+            "far-float64", "numerics", "float64 values near 1e7", shaped(5, 6, (8, 12), offset=1e7), _FAR, far=True
+        ),
+        "half-wide": Case(
+            "half-wide", "numerics", "float16 values of a few hundred, whose squares overflow float16", half, half_rule
+        ),
         "half-far": Case("half-far", "numerics", "float16 values near 1000", half_near, half_rule, far=True),
         "volume": Case("volume", "edges", "a batch of volumes (N, C, D, H, W)", shaped((2, 4), 6, 3, 2, 4)),
         "strided": Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
-        "channels-last": Case("channels-last", "edges", "images stored channels last, seen as (N, C, H, W)", channels_last),
+        "channels-last": Case(
+            "channels-last", "edges", "images stored channels last, seen as (N, C, H, W)", channels_last
+        ),
         "one-example": Case("one-example", "edges", "a single example with positions (1, C, L)", shaped(1, 6, (5, 9))),
-    }  # fmt: skip
+    }
 
 
 def batch_norm_cases():
@@ -790,9 +1029,23 @@ def batch_norm_cases():
         *channels_first(call).values(),
         Case("pair", "edges", "a batch of two", pair),
         Case("one-channel", "edges", "a single channel", one_channel),
-        Case("one-row", "edges", "a batch of one (1, C)", one_row, "one value per channel has no variance: ValueError, as in PyTorch", ValueError),
-        Case("one-pixel", "edges", "one example of one position (1, C, 1, 1)", one_pixel, "one value per channel has no variance: ValueError, as in PyTorch", ValueError),
-    )  # fmt: skip
+        Case(
+            "one-row",
+            "edges",
+            "a batch of one (1, C)",
+            one_row,
+            "one value per channel has no variance: ValueError, as in PyTorch",
+            ValueError,
+        ),
+        Case(
+            "one-pixel",
+            "edges",
+            "one example of one position (1, C, 1, 1)",
+            one_pixel,
+            "one value per channel has no variance: ValueError, as in PyTorch",
+            ValueError,
+        ),
+    )
 
 
 def _without_affine(make):
@@ -811,9 +1064,17 @@ def _without_affine(make):
         return args, {"bias": kwargs["bias"]}
 
     return (
-        Case("no-affine", "values", "a call without weight and bias", plain, "None means a weight of 1 and a bias of 0"),
+        Case(
+            "no-affine", "values", "a call without weight and bias", plain, "None means a weight of 1 and a bias of 0"
+        ),
         Case("weight-only", "values", "a call with a weight and no bias", weight_only, "None means a bias of 0"),
-        Case("bias-only", "values", "a call with a bias and no weight", bias_only, "None means a weight of 1; the bias still counts"),
+        Case(
+            "bias-only",
+            "values",
+            "a call with a bias and no weight",
+            bias_only,
+            "None means a weight of 1; the bias still counts",
+        ),
     )
 
 
@@ -874,7 +1135,13 @@ def group_norm_cases():
         Case("table", "values", "a 2-D batch (N, C)", table),
         Case("three-groups", "values", "six channels in three groups", groups(3)),
         Case("one-group", "edges", "one group", groups(1), "all channels and positions of an example are one pool"),
-        Case("group-each", "edges", "as many groups as channels", groups(6), "each channel is a pool, as in instance norm"),
+        Case(
+            "group-each",
+            "edges",
+            "as many groups as channels",
+            groups(6),
+            "each channel is a pool, as in instance norm",
+        ),
         Case("not-divisible", "edges", "channels that the groups do not divide", uneven_groups, error, ValueError),
         Case("too-many", "edges", "more groups than channels", too_many, error, ValueError),
     )
@@ -930,21 +1197,39 @@ def channels_last(with_bias):
         "rows": Case("rows", "values", "a batch of vectors (N, D)", shaped((3, 6), 7)),
         "square": Case("square", "values", "as many vectors as features", shaped(5, 5)),
         "tokens": Case("tokens", "values", "a batch of sequences (N, L, D)", shaped(3, (4, 7), 8)),
-        "two-inner": Case("two-inner", "values", "a batch with a normalized_shape of two axes", shaped(3, 4, 5, inner=2)),
-        "no-affine": Case("no-affine", "values", "a call without weight and bias" if with_bias else "a call without a weight", plain, "None means a weight of 1 and a bias of 0" if with_bias else "None means a weight of 1"),
+        "two-inner": Case(
+            "two-inner", "values", "a batch with a normalized_shape of two axes", shaped(3, 4, 5, inner=2)
+        ),
+        "no-affine": Case(
+            "no-affine",
+            "values",
+            "a call without weight and bias" if with_bias else "a call without a weight",
+            plain,
+            "None means a weight of 1 and a bias of 0" if with_bias else "None means a weight of 1",
+        ),
         "own-eps": Case("own-eps", "values", "a call with an eps of its own", with_eps),
         "float32": Case("float32", "numerics", "a float32 batch", shaped(4, (6, 9), dtype=np.float32), _KEEPS_DTYPE),
         "small-std": Case("small-std", "numerics", "values of about 1e-3, where eps counts", shaped(4, 7, scale=1e-3)),
         "constant": Case("constant", "numerics", "a vector that is constant", constant_row, far=True),
         "zero": Case("zero", "numerics", "a vector of zeros", zero_row, "zeros stay zeros before weight and bias"),
-        "far-float32": Case("far-float32", "numerics", "float32 values near 1e4", shaped(6, (40, 56), offset=1e4, dtype=np.float32), far=True),
-        "far-float64": Case("far-float64", "numerics", "float64 values near 1e7", shaped(6, (40, 56), offset=1e7), far=True),
-        "half-wide": Case("half-wide", "numerics", "float16 values of a few hundred, whose squares overflow float16", half, half_rule),
+        "far-float32": Case(
+            "far-float32",
+            "numerics",
+            "float32 values near 1e4",
+            shaped(6, (40, 56), offset=1e4, dtype=np.float32),
+            far=True,
+        ),
+        "far-float64": Case(
+            "far-float64", "numerics", "float64 values near 1e7", shaped(6, (40, 56), offset=1e7), far=True
+        ),
+        "half-wide": Case(
+            "half-wide", "numerics", "float16 values of a few hundred, whose squares overflow float16", half, half_rule
+        ),
         "half-far": Case("half-far", "numerics", "float16 values near 1000", half_near, half_rule, far=True),
         "vector": Case("vector", "edges", "a single vector (D,)", vector),
         "deep": Case("deep", "edges", "a 4-D array", shaped(2, 3, (2, 5), 6)),
         "strided": Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
-    }  # fmt: skip
+    }
 
 
 def layer_norm_cases():
@@ -960,7 +1245,9 @@ def layer_norm_cases():
 
     cases = channels_last(with_bias=True)
     del cases["no-affine"], cases["zero"]
-    single = Case("single", "edges", "vectors of one feature", one_feature, "each is its own mean: it comes out as the bias")
+    single = Case(
+        "single", "edges", "vectors of one feature", one_feature, "each is its own mean: it comes out as the bias"
+    )
     return (*cases.values(), *_without_affine(make), single)
 
 
@@ -979,7 +1266,25 @@ def rms_norm_cases():
     return (
         *channels_last(with_bias=False).values(),
         Case("zero-eps", "edges", "a call with eps=0", zero_eps, "0 is an eps too: only None means the default"),
-        Case("default-eps-32", "numerics", "float32 values of about 1e-4, with the default eps", default_eps(np.float32, 1e-4), expect),
-        Case("default-eps-64", "numerics", "float64 values of about 1e-8, with the default eps", default_eps(np.float64, 1e-8), expect),
-        Case("default-eps-16", "numerics", "float16 values of about 1e-3, with the default eps", default_eps(np.float16, 1e-3), half),
-    )  # fmt: skip
+        Case(
+            "default-eps-32",
+            "numerics",
+            "float32 values of about 1e-4, with the default eps",
+            default_eps(np.float32, 1e-4),
+            expect,
+        ),
+        Case(
+            "default-eps-64",
+            "numerics",
+            "float64 values of about 1e-8, with the default eps",
+            default_eps(np.float64, 1e-8),
+            expect,
+        ),
+        Case(
+            "default-eps-16",
+            "numerics",
+            "float16 values of about 1e-3, with the default eps",
+            default_eps(np.float16, 1e-3),
+            half,
+        ),
+    )

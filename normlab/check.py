@@ -382,7 +382,9 @@ def _wrong_kind(exercise, right, value):
     if value is None:
         return "returns None: is the return statement missing?", None
     if exercise.returns == "float":
-        if isinstance(value, (float, np.floating)) or (type(value) is np.ndarray and value.shape == () and value.dtype.kind == "f"):
+        if isinstance(value, (float, np.floating)) or (
+            type(value) is np.ndarray and value.shape == () and value.dtype.kind == "f"
+        ):
             return None, np.asarray(value, np.float64)
         return f"returns {_named_type(value)} where a float is right", None
     if exercise.returns == "tensor":
@@ -417,7 +419,10 @@ def _wrong_values(truth, allowed, value):
             return "has numbers where there should be NaN"
         infinite = np.isinf(value) | np.isinf(truth)
         if (value[infinite] != truth[infinite]).any():
-            return f"has {'an infinity' if np.isinf(value).any() else 'a finite number'} where there should be {'one of the other sign' if (np.isinf(value) & np.isinf(truth)).any() else 'a finite number' if np.isinf(value).any() else 'an infinity'}"
+            if (np.isinf(value) & np.isinf(truth)).any():
+                return "has an infinity of the wrong sign"
+            there, wanted = ("an infinity", "a number") if np.isinf(value).any() else ("a number", "an infinity")
+            return f"has {there} where there should be {wanted}"
         gap = np.abs(value - truth)[~infinite & ~np.isnan(truth)].max(initial=0.0)
     if gap <= allowed:
         return None
@@ -574,9 +579,10 @@ class _Bench:
                     continue
                 telling = {case: wrong for case in outcomes if (wrong := self.told_apart(mistake, number, case))}
                 if len(telling) > most and all(
-                    self.fault(case, outcomes[case])[0] and _alike(self.exercise, self.right(case), mistake, outcomes[case], wrong)
+                    self.fault(case, outcomes[case])[0]
+                    and _alike(self.exercise, self.right(case), mistake, outcomes[case], wrong)
                     for case, wrong in telling.items()
-                ):  # fmt: skip
+                ):
                     best, most = mistake, len(telling)
         return best
 
@@ -611,7 +617,9 @@ def _refusal(bench, candidate, part):
         return _closed(f"{exercise.name} {fault}"), None
     expected = f"on {case.kind}, {case.expect or exercise.expect}; yours"
     if outcome.stopped or outcome.mutated:
-        return _closed(f"{exercise.name}: on {case.kind}, yours {fault}"), MUTATES_INPUT if outcome.mutated else outcome.slug
+        return _closed(
+            f"{exercise.name}: on {case.kind}, yours {fault}"
+        ), MUTATES_INPUT if outcome.mutated else outcome.slug
     everywhere = _run_on(exercise.cases, outcomes, candidate, bench)
     mistake = bench.name(everywhere, case)
     if mistake is None:  # two faults at once: one of them may still be recognized within the part that failed
@@ -638,7 +646,10 @@ def _remembers(bench, candidate, outcomes):
         return _closed(f"{exercise.name}: on {again.kind}, yours {fault}"), None
     for earlier, before in outcomes.items():
         if before.kept is not None and not _identical(before.value, before.kept):
-            return f"{exercise.name}: on {earlier.kind}, yours changes its answer when it is called again: return a new array each time.", None
+            return (
+                f"{exercise.name}: on {earlier.kind}, yours changes its answer when it is called again: return a new array each time.",
+                None,
+            )
     return None
 
 
@@ -656,7 +667,9 @@ def _again(exercise, case, seed):
         # Turned round, which changes what a norm gives, and halved, which changes what a histogram gives.
         return (np.flip(args[0]) / args[0].dtype.type(2), *args[1:]), kwargs
 
-    return dataclasses.replace(case, name=f"{case.name} again", kind=f"a second call, with other numbers ({case.kind})", draw=draw)
+    return dataclasses.replace(
+        case, name=f"{case.name} again", kind=f"a second call, with other numbers ({case.kind})", draw=draw
+    )
 
 
 def _run_on(wanted, known, candidate, bench, seconds=10.0):
@@ -707,7 +720,7 @@ def check(candidate, exercise=None, part=None):
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
     with np.errstate(all="ignore"):  # whatever the caller has set: wrong answers overflow
-        refusal = (bad := _bad_call(candidate, found)) and (bad, None) or _refusal(bench, candidate, part)
+        refusal = ((bad := _bad_call(candidate, found)) and (bad, None)) or _refusal(bench, candidate, part)
     if refusal:
         raise CheckFailed(*refusal)
     count = sum(part in (None, case.part) for case in found.cases)
@@ -798,7 +811,9 @@ def _judge_apart(name, path):
 
 def main(argv=None):
     """The command line; returns the exit status: 0 all accepted, 1 some refused, 2 some not checkable."""
-    parser = argparse.ArgumentParser(prog="python -m normlab.check", description="Check solutions of an exercise against PyTorch.")
+    parser = argparse.ArgumentParser(
+        prog="python -m normlab.check", description="Check solutions of an exercise against PyTorch."
+    )
     parser.add_argument("exercise", nargs="?", help="name of the exercise, such as softmax")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="Python file with a function of that name")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -825,7 +840,13 @@ def main(argv=None):
     status = 0
     for path in options.files:
         accepted, checkable, reason, mistake = _judge_apart(exercise.name, path)
-        verdict = {"exercise": exercise.name, "file": str(path), "accepted": accepted, "reason": reason, "mistake": mistake}
+        verdict = {
+            "exercise": exercise.name,
+            "file": str(path),
+            "accepted": accepted,
+            "reason": reason,
+            "mistake": mistake,
+        }
         print(json.dumps(verdict) if options.json else f"{path}: {reason or 'accepted'}", flush=True)
         status = max(status, 0 if accepted else 1 if checkable else 2)
     return status

@@ -16,8 +16,17 @@ from normlab import cases, reference
 
 # What a learner is to write may not be called. Names are those of torch.nn.functional and the torch namespace.
 TORCH_NORMS = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm", "local_response_norm")
-TORCH_SOFTMAXES = ("softmax", "log_softmax", "logsumexp", "logcumsumexp", "softmin", "gumbel_softmax", "cross_entropy",
-                   "nll_loss", "scaled_dot_product_attention")  # fmt: skip
+TORCH_SOFTMAXES = (
+    "softmax",
+    "log_softmax",
+    "logsumexp",
+    "logcumsumexp",
+    "softmin",
+    "gumbel_softmax",
+    "cross_entropy",
+    "nll_loss",
+    "scaled_dot_product_attention",
+)
 TORCH_RESCALING = ("normalize", "histogram", "histc", "histogramdd", "histogram_bin_edges", "bincount")
 
 
@@ -205,39 +214,158 @@ def _entries():
     l1, torch_l1 = _normalize_lp(1)
     l2, torch_l2 = _normalize_lp(2)
     zero_one = "every slice along the axis comes out with mean 0 and biased variance 1"
-    yield _norm("standardize", "puzzle", "all elements together come out with mean 0 and biased variance 1",
-                _standardize, _torch_standardize, cases.standardize_cases(), core=True)  # fmt: skip
-    yield Exercise("old_output", "puzzle", "the weight comes from U(0, 1), then the input from N(0, 1), of one stream",
-                   lambda seed: None, _torch_old_output, None, cases.old_output_cases(), returns="tensor", torch_exercise=True)  # fmt: skip
-    yield _norm("normalize_l1", "meanings", "the absolute values of every slice along the axis add up to 1", l1, torch_l1, cases.lp_cases())
-    yield _norm("normalize_l2", "meanings", "the squares of every slice along the axis add up to 1", l2, torch_l2, cases.lp_cases())
-    yield _norm("min_max", "meanings", "every slice along the axis runs from exactly 0 to exactly 1", _min_max, _torch_min_max, cases.min_max_cases())
+    yield _norm(
+        "standardize",
+        "puzzle",
+        "all elements together come out with mean 0 and biased variance 1",
+        _standardize,
+        _torch_standardize,
+        cases.standardize_cases(),
+        core=True,
+    )
+    yield Exercise(
+        "old_output",
+        "puzzle",
+        "the weight comes from U(0, 1), then the input from N(0, 1), of one stream",
+        lambda seed: None,
+        _torch_old_output,
+        None,
+        cases.old_output_cases(),
+        returns="tensor",
+        torch_exercise=True,
+    )
+    yield _norm(
+        "normalize_l1",
+        "meanings",
+        "the absolute values of every slice along the axis add up to 1",
+        l1,
+        torch_l1,
+        cases.lp_cases(),
+    )
+    yield _norm(
+        "normalize_l2",
+        "meanings",
+        "the squares of every slice along the axis add up to 1",
+        l2,
+        torch_l2,
+        cases.lp_cases(),
+    )
+    yield _norm(
+        "min_max",
+        "meanings",
+        "every slice along the axis runs from exactly 0 to exactly 1",
+        _min_max,
+        _torch_min_max,
+        cases.min_max_cases(),
+    )
     yield _norm("z_score", "meanings", zero_one, _z_score, _torch_z_score, cases.z_score_cases())
-    yield _norm("histogram_probabilities", "shape", "each bin gets its share of the samples inside the edges, and the shares add up to 1", _histogram_probabilities,
-                lambda torch, x, edges: _torch_histogram(torch, x, edges, False), cases.histogram_cases())  # fmt: skip
-    yield _norm("histogram_density", "shape", "share over width: the areas of the bars add up to 1", _histogram_density,
-                lambda torch, x, edges: _torch_histogram(torch, x, edges, True), cases.histogram_cases(), core=True)  # fmt: skip
-    yield Exercise("held_out_log_likelihood", "shape", "the answer is the mean log density of the test points under the training histogram",
-                   _held_out, _torch_held_out, _held_out, cases.held_out_cases(), returns="float")  # fmt: skip
-    yield _norm("softmax", "softmax", "every slice along the axis becomes exp(x) over its own sum of exp(x), and adds up to 1", reference.softmax,
-                lambda torch, x, axis=-1: torch.softmax(x, dim=axis), cases.softmax_cases(), core=True)  # fmt: skip
-    yield _norm("logsumexp", "softmax", "the answer is the log of the sum of exponentials of each slice, the axis dropped", reference.logsumexp,
-                lambda torch, x, axis=-1: torch.logsumexp(x, dim=axis), cases.logsumexp_cases())  # fmt: skip
-    yield Exercise("gumbel_max", "softmax", "class k is drawn with probability softmax(logits)[k]", _gumbel_max,
-                   lambda torch, logits, rng, size: torch.softmax(logits, dim=0), lambda logits, rng, size: reference.softmax(logits),
-                   cases.gumbel_cases(), returns="samples")  # fmt: skip
-    yield _norm("bayes_posterior", "softmax", "posterior = prior times likelihood, divided by its sum over the classes", _bayes, _torch_bayes, cases.bayes_cases())
-    yield _norm("batch_norm", "axes", "each channel gets mean 0 and biased variance 1 over examples and positions, then its weight and bias",
-                _batch_norm, _torch_batch_norm, cases.batch_norm_cases(), core=True)  # fmt: skip
-    yield _norm("layer_norm", "axes", "each example gets mean 0 and biased variance 1 over the axes of normalized_shape, then weight and bias",
-                _layer_norm, lambda torch, x, shape, weight=None, bias=None, eps=1e-5: torch.nn.functional.layer_norm(x, shape, weight, bias, eps),
-                cases.layer_norm_cases(), core=True)  # fmt: skip
-    yield _norm("instance_norm", "axes", "each channel of each example gets mean 0 and biased variance 1, then its weight and bias",
-                _instance_norm, _torch_instance_norm, cases.instance_norm_cases())  # fmt: skip
-    yield _norm("group_norm", "axes", "each group of neighbouring channels gets mean 0 and biased variance 1, then each channel its weight and bias",
-                _group_norm, _torch_group_norm, cases.group_norm_cases(), core=True)  # fmt: skip
-    yield _norm("rms_norm", "axes", "each example is divided by sqrt(mean(x^2) + eps) over the axes of normalized_shape, then weighted",
-                _rms_norm, _torch_rms_norm, cases.rms_norm_cases())  # fmt: skip
+    yield _norm(
+        "histogram_probabilities",
+        "shape",
+        "each bin gets its share of the samples inside the edges, and the shares add up to 1",
+        _histogram_probabilities,
+        lambda torch, x, edges: _torch_histogram(torch, x, edges, False),
+        cases.histogram_cases(),
+    )
+    yield _norm(
+        "histogram_density",
+        "shape",
+        "share over width: the areas of the bars add up to 1",
+        _histogram_density,
+        lambda torch, x, edges: _torch_histogram(torch, x, edges, True),
+        cases.histogram_cases(),
+        core=True,
+    )
+    yield Exercise(
+        "held_out_log_likelihood",
+        "shape",
+        "the answer is the mean log density of the test points under the training histogram",
+        _held_out,
+        _torch_held_out,
+        _held_out,
+        cases.held_out_cases(),
+        returns="float",
+    )
+    yield _norm(
+        "softmax",
+        "softmax",
+        "every slice along the axis becomes exp(x) over its own sum of exp(x), and adds up to 1",
+        reference.softmax,
+        lambda torch, x, axis=-1: torch.softmax(x, dim=axis),
+        cases.softmax_cases(),
+        core=True,
+    )
+    yield _norm(
+        "logsumexp",
+        "softmax",
+        "the answer is the log of the sum of exponentials of each slice, the axis dropped",
+        reference.logsumexp,
+        lambda torch, x, axis=-1: torch.logsumexp(x, dim=axis),
+        cases.logsumexp_cases(),
+    )
+    yield Exercise(
+        "gumbel_max",
+        "softmax",
+        "class k is drawn with probability softmax(logits)[k]",
+        _gumbel_max,
+        lambda torch, logits, rng, size: torch.softmax(logits, dim=0),
+        lambda logits, rng, size: reference.softmax(logits),
+        cases.gumbel_cases(),
+        returns="samples",
+    )
+    yield _norm(
+        "bayes_posterior",
+        "softmax",
+        "posterior = prior times likelihood, divided by its sum over the classes",
+        _bayes,
+        _torch_bayes,
+        cases.bayes_cases(),
+    )
+    yield _norm(
+        "batch_norm",
+        "axes",
+        "each channel gets mean 0 and biased variance 1 over examples and positions, then its weight and bias",
+        _batch_norm,
+        _torch_batch_norm,
+        cases.batch_norm_cases(),
+        core=True,
+    )
+    yield _norm(
+        "layer_norm",
+        "axes",
+        "each example gets mean 0 and biased variance 1 over the axes of normalized_shape, then weight and bias",
+        _layer_norm,
+        lambda torch, x, shape, weight=None, bias=None, eps=1e-5: torch.nn.functional.layer_norm(
+            x, shape, weight, bias, eps
+        ),
+        cases.layer_norm_cases(),
+        core=True,
+    )
+    yield _norm(
+        "instance_norm",
+        "axes",
+        "each channel of each example gets mean 0 and biased variance 1, then its weight and bias",
+        _instance_norm,
+        _torch_instance_norm,
+        cases.instance_norm_cases(),
+    )
+    yield _norm(
+        "group_norm",
+        "axes",
+        "each group of neighbouring channels gets mean 0 and biased variance 1, then each channel its weight and bias",
+        _group_norm,
+        _torch_group_norm,
+        cases.group_norm_cases(),
+        core=True,
+    )
+    yield _norm(
+        "rms_norm",
+        "axes",
+        "each example is divided by sqrt(mean(x^2) + eps) over the axes of normalized_shape, then weighted",
+        _rms_norm,
+        _torch_rms_norm,
+        cases.rms_norm_cases(),
+    )
 
 
 EXERCISES = {exercise.name: exercise for exercise in _entries()}

@@ -62,14 +62,20 @@ def _wide(x, half=False, narrow=False, double=False):
 # ---- the norms: one right implementation with switches ---------------------------------------------------------------
 
 
-def _x_hat(x, axis, eps, ddof=0, root="under", one_pass=False, centre=True, fixed_eps=None, skip_nan=False, dtypes=None):
+def _x_hat(
+    x, axis, eps, ddof=0, root="under", one_pass=False, centre=True, fixed_eps=None, skip_nan=False, dtypes=None
+):
     x = _wide(x, **(dtypes or {}))
     eps = x.dtype.type(eps if fixed_eps is None else fixed_eps)
     average = np.nanmean if skip_nan else np.mean
     count = np.prod([x.shape[a] for a in np.atleast_1d(axis)]) if axis is not None else x.size
     mean = average(x, axis=axis, keepdims=True)
     if not centre:
-        var = average((x - mean) ** 2, axis=axis, keepdims=True) if centre is False else average(x * x, axis=axis, keepdims=True)
+        var = (
+            average((x - mean) ** 2, axis=axis, keepdims=True)
+            if centre is False
+            else average(x * x, axis=axis, keepdims=True)
+        )
         mean = x.dtype.type(0)
     elif one_pass:
         var = average(x * x, axis=axis, keepdims=True) - mean * mean
@@ -77,7 +83,12 @@ def _x_hat(x, axis, eps, ddof=0, root="under", one_pass=False, centre=True, fixe
         var = average((x - mean) ** 2, axis=axis, keepdims=True)
     if ddof:
         var = var * x.dtype.type(count / (count - ddof)) if count > ddof else var * x.dtype.type(np.nan)
-    scale = {"under": np.sqrt(var + eps), "outside": np.sqrt(var) + eps, "none": var + eps, "no scale": var.dtype.type(1)}[root]
+    scale = {
+        "under": np.sqrt(var + eps),
+        "outside": np.sqrt(var) + eps,
+        "none": var + eps,
+        "no scale": var.dtype.type(1),
+    }[root]
     return (x - mean) / scale
 
 
@@ -185,28 +196,84 @@ _KEEPDIMS = "drops the axis of its statistics, so that NumPy lines them up with 
 
 for _name, _right in FAMILY.items():
     _what = "the mean square" if _name == "rms_norm" else "the variance"
-    _add(_name, "eps-outside-root", f"adds eps outside the root: it belongs to {_what}, sqrt(... + eps)", _with(_right, root="outside"))
-    _add(_name, "no-eps", f"leaves eps out: it is always added to {_what}, or a pool without spread becomes 0/0", _with(_right, fixed_eps=0.0))
+    _add(
+        _name,
+        "eps-outside-root",
+        f"adds eps outside the root: it belongs to {_what}, sqrt(... + eps)",
+        _with(_right, root="outside"),
+    )
+    _add(
+        _name,
+        "no-eps",
+        f"leaves eps out: it is always added to {_what}, or a pool without spread becomes 0/0",
+        _with(_right, fixed_eps=0.0),
+    )
     if _name == "rms_norm":
-        _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _ignoring_eps(_right))
+        _add(
+            _name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _ignoring_eps(_right)
+        )
     else:
-        _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _with(_right, fixed_eps=1e-5))
-        _add(_name, "wrong-default-eps", "has another default eps: it is 1e-5", *(_default_eps(_right, e) for e in (1e-6, 1e-8, 1e-12, 1e-3, 1e-7, 1e-10, 1e-4)))
+        _add(
+            _name,
+            "ignores-eps",
+            "ignores the eps it is given: use the argument, not a constant",
+            _with(_right, fixed_eps=1e-5),
+        )
+        _add(
+            _name,
+            "wrong-default-eps",
+            "has another default eps: it is 1e-5",
+            *(_default_eps(_right, e) for e in (1e-6, 1e-8, 1e-12, 1e-3, 1e-7, 1e-10, 1e-4)),
+        )
     _add(_name, "no-root", f"divides by {_what} itself: take its square root", _with(_right, root="none"))
-    _add(_name, "half-statistics", "computes in float16: squares overflow and means lose their digits, so compute in float32 and cast once at the end",
-         _with(_right, dtypes={"half": True}), noisy=True)  # fmt: skip
-    _add(_name, "float32-arithmetic", "computes float64 input in float32: keep the arithmetic as wide as the input",
-         _with(_right, dtypes={"narrow": True}), noisy=True)  # fmt: skip
+    _add(
+        _name,
+        "half-statistics",
+        "computes in float16: squares overflow and means lose their digits, so compute in float32 and cast once at the end",
+        _with(_right, dtypes={"half": True}),
+        noisy=True,
+    )
+    _add(
+        _name,
+        "float32-arithmetic",
+        "computes float64 input in float32: keep the arithmetic as wide as the input",
+        _with(_right, dtypes={"narrow": True}),
+        noisy=True,
+    )
     if _name != "rms_norm":
         _part = "the forward pass uses" if _name in ("batch_norm", "instance_norm") else "normalizing uses"
-        _add(_name, "divides-by-n-1", f"divides by n-1: {_part} the biased variance, the mean of the squared deviations", _with(_right, ddof=1))
-        _add(_name, "one-pass-variance", "computes the variance as E[x^2] - E[x]^2, which cancels far from zero: subtract the mean first, then square",
-             _with(_right, one_pass=True), noisy=True)  # fmt: skip
+        _add(
+            _name,
+            "divides-by-n-1",
+            f"divides by n-1: {_part} the biased variance, the mean of the squared deviations",
+            _with(_right, ddof=1),
+        )
+        _add(
+            _name,
+            "one-pass-variance",
+            "computes the variance as E[x^2] - E[x]^2, which cancels far from zero: subtract the mean first, then square",
+            _with(_right, one_pass=True),
+            noisy=True,
+        )
         _add(_name, "not-centred", "does not subtract the mean: centre first, then scale", _with(_right, centre=False))
-        _add(_name, "not-scaled", "subtracts the mean and leaves the spread as it is: divide by the root of the variance", _with(_right, root="no scale"))
-        _add(_name, "root-mean-square", "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first", _with(_right, centre=None))
-        _add(_name, "n-1-and-eps-outside", "divides by (standard deviation over n-1) + eps: the variance is over n, and eps is added to it under the root",
-             _with(_right, ddof=1, root="outside"))  # fmt: skip
+        _add(
+            _name,
+            "not-scaled",
+            "subtracts the mean and leaves the spread as it is: divide by the root of the variance",
+            _with(_right, root="no scale"),
+        )
+        _add(
+            _name,
+            "root-mean-square",
+            "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first",
+            _with(_right, centre=None),
+        )
+        _add(
+            _name,
+            "n-1-and-eps-outside",
+            "divides by (standard deviation over n-1) + eps: the variance is over n, and eps is added to it under the root",
+            _with(_right, ddof=1, root="outside"),
+        )
 
 
 def _mutating(right):
@@ -273,15 +340,44 @@ _add("group_norm", "weight-on-last-axis", _LAST, _group_affine_on_last_axis)
 
 for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm"):
     _right = FAMILY[_name]
-    _first = (lambda r: lambda x, n, w=None, b=None, **k: r(x, n, weight=w, bias=b, **k)) if _name in ("layer_norm", "group_norm") else (lambda r: r)
-    _add(_name, "scales-bias", "multiplies the bias by the weight: scale first, then add the bias", _with(_right, order="bias first"))
+    _first = (
+        (lambda r: lambda x, n, w=None, b=None, **k: r(x, n, weight=w, bias=b, **k))
+        if _name in ("layer_norm", "group_norm")
+        else (lambda r: r)
+    )
+    _add(
+        _name,
+        "scales-bias",
+        "multiplies the bias by the weight: scale first, then add the bias",
+        _with(_right, order="bias first"),
+    )
     if _name == "batch_norm":
-        _add(_name, "drops-bias", "leaves the bias out: y = x_hat * weight + bias", _scramble_affine(_right, _keep, _drop))
-        _add(_name, "drops-weight", "leaves the weight out: y = x_hat * weight + bias", _scramble_affine(_right, _drop, _keep))
+        _add(
+            _name,
+            "drops-bias",
+            "leaves the bias out: y = x_hat * weight + bias",
+            _scramble_affine(_right, _keep, _drop),
+        )
+        _add(
+            _name,
+            "drops-weight",
+            "leaves the weight out: y = x_hat * weight + bias",
+            _scramble_affine(_right, _drop, _keep),
+        )
     else:
-        _add(_name, "none-crashes", "does not cope with weight=None or bias=None: None means a weight of 1 and a bias of 0", _with(_right, crash_on_none=True))
-        _add(_name, "bias-needs-weight", "takes weight and bias for a pair: each of them may be None by itself",
-             _with(_right, bias_needs_weight=True), _with(_right, bias_needs_weight=True, bias_crashes=True))  # fmt: skip
+        _add(
+            _name,
+            "none-crashes",
+            "does not cope with weight=None or bias=None: None means a weight of 1 and a bias of 0",
+            _with(_right, crash_on_none=True),
+        )
+        _add(
+            _name,
+            "bias-needs-weight",
+            "takes weight and bias for a pair: each of them may be None by itself",
+            _with(_right, bias_needs_weight=True),
+            _with(_right, bias_needs_weight=True, bias_crashes=True),
+        )
 
 
 def _weighting_first(name):
@@ -294,7 +390,9 @@ def _weighting_first(name):
         else:
             weight = kwargs.pop("weight", None)
         if weight is not None:
-            x = _wide(x) * (weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
+            x = _wide(x) * (
+                weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2))
+            )
         return FAMILY[name](x, *args, **kwargs)
 
     def cast(x, *args, **kwargs):
@@ -332,12 +430,29 @@ def _affine_dropped(name):
 
 for _name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"):
     if _name != "rms_norm":
-        _add(_name, "swaps-affine", "has weight and bias the wrong way round: y = x_hat * weight + bias", _swapped(_name))
+        _add(
+            _name, "swaps-affine", "has weight and bias the wrong way round: y = x_hat * weight + bias", _swapped(_name)
+        )
         _add(_name, "drops-affine", "leaves weight and bias out: y = x_hat * weight + bias", _affine_dropped(_name))
-    _add(_name, "weight-before-normalizing", "multiplies by the weight before normalizing, which takes most of it out again: normalize first, then scale", _weighting_first(_name))
+    _add(
+        _name,
+        "weight-before-normalizing",
+        "multiplies by the weight before normalizing, which takes most of it out again: normalize first, then scale",
+        _weighting_first(_name),
+    )
     if _name != "batch_norm":
-        _add(_name, "truth-value", "asks for the truth value of the weight (`if weight:`), which an array does not have: `if weight is not None:`", _truth_value(_name))
-_add("rms_norm", "none-crashes", "does not cope with weight=None: None means a weight of 1", _with(_rms_norm, crash_on_none=True))
+        _add(
+            _name,
+            "truth-value",
+            "asks for the truth value of the weight (`if weight:`), which an array does not have: `if weight is not None:`",
+            _truth_value(_name),
+        )
+_add(
+    "rms_norm",
+    "none-crashes",
+    "does not cope with weight=None: None means a weight of 1",
+    _with(_rms_norm, crash_on_none=True),
+)
 
 
 def _without(name, part):
@@ -354,9 +469,24 @@ _add("rms_norm", "drops-weight", "leaves the weight out: y = x / rms * weight", 
 
 # ---- standardize and z_score -----------------------------------------------------------------------------------------
 
-_add("standardize", "per-column", "normalizes each column by itself: the statistics run over all elements", _with(_standardize, axis=0))
-_add("standardize", "per-row", "normalizes each row by itself: the statistics run over all elements", _with(_standardize, axis=-1))
-_add("standardize", "skips-nan", "skips the NaN: one that slips in is to show, not to hide", _with(_standardize, skip_nan=True))
+_add(
+    "standardize",
+    "per-column",
+    "normalizes each column by itself: the statistics run over all elements",
+    _with(_standardize, axis=0),
+)
+_add(
+    "standardize",
+    "per-row",
+    "normalizes each row by itself: the statistics run over all elements",
+    _with(_standardize, axis=-1),
+)
+_add(
+    "standardize",
+    "skips-nan",
+    "skips the NaN: one that slips in is to show, not to hide",
+    _with(_standardize, skip_nan=True),
+)
 
 
 def _sums_to_one(x, eps=1e-5):
@@ -375,11 +505,26 @@ def _unit_length(x, eps=1e-5):
     return (w / np.sqrt((w * w).sum() + w.dtype.type(eps))).astype(x.dtype)
 
 
-_add("standardize", "sums-to-one", "divides by the sum, which makes the values add up to 1: standardizing makes them add up to 0", _sums_to_one)
+_add(
+    "standardize",
+    "sums-to-one",
+    "divides by the sum, which makes the values add up to 1: standardizing makes them add up to 0",
+    _sums_to_one,
+)
 _add("standardize", "min-max", "scales to the range 0 to 1: standardizing sets mean and variance", _min_max_scaled)
-_add("standardize", "sum-of-squares", "divides by the root of the sum of squares: the variance is their mean", _unit_length)
+_add(
+    "standardize",
+    "sum-of-squares",
+    "divides by the root of the sum of squares: the variance is their mean",
+    _unit_length,
+)
 
-_add("z_score", "everything", "pools the whole array: the statistics run along the axis only", _with(_z_score, over=lambda axis: None))
+_add(
+    "z_score",
+    "everything",
+    "pools the whole array: the statistics run along the axis only",
+    _with(_z_score, over=lambda axis: None),
+)
 _add("z_score", "fixed-axis", "ignores axis and always takes the last one", _with(_z_score, over=lambda axis: -1))
 _add("z_score", "axis-0", "ignores axis and always takes the first one", _with(_z_score, over=lambda axis: 0))
 
@@ -392,6 +537,7 @@ def _z_score_no_keepdims(x, axis=-1, eps=1e-5):
 _add("z_score", "missing-keepdims", _KEEPDIMS, _z_score_no_keepdims)
 
 # ---- batch norm ------------------------------------------------------------------------------------------------------
+
 
 def _batch_positions_or_examples(x, weight, bias, eps=1e-5):
     return _batch_norm(x, weight, bias, eps, pools="N" if x.ndim == 2 else "S")
@@ -427,20 +573,61 @@ def _batch_not_moved_back(x, weight, bias, eps=1e-5):
 
 
 def _batch_tables_or_error(x, weight, bias, eps=1e-5):
-    examples, channels = x.shape  # more axes do not unpack
+    _, _ = x.shape  # the mistake: more axes than two do not unpack
     return _batch_only_tables(x, weight, bias, eps)
 
 
 _add("batch_norm", "missing-keepdims", _KEEPDIMS, _batch_no_keepdims)
 _add("batch_norm", "last-axis-is-channel", "takes the last axis for the channel: it is axis 1", _batch_last_is_channel)
-_add("batch_norm", "reshape-mixes-channels", "reshapes to (-1, C) although the channel is not the last axis, which mixes channels: move axis 1 to the end first", _batch_reshaped)
-_add("batch_norm", "not-moved-back", "does not move the channel axis back after moving it to the end: reshape does not undo moveaxis", _batch_not_moved_back)
-_add("batch_norm", "across-channels", "normalizes along axis 1, across the channels: a channel's statistics run over all other axes", _with(_batch_norm, pools="GD"))
-_add("batch_norm", "pools-examples-only", "pools the examples only: a channel's statistics run over examples and positions", _with(_batch_norm, pools="N"))
-_add("batch_norm", "pools-positions-only", "pools the positions only, which is instance norm: batch norm's statistics run over the examples too", _with(_batch_norm, pools="S"), _batch_positions_or_examples)
-_add("batch_norm", "pools-everything", "pools everything: each channel has statistics of its own", _with(_batch_norm, pools="NGDS"))
-_add("batch_norm", "pools-channels", "normalizes each example over its channels and positions, which is layer norm: batch norm keeps channels apart and pools examples", _with(_batch_norm, pools="GDS"))
-_add("batch_norm", "single-value", "lets one value per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError", _with(_batch_norm, single_allowed=True))
+_add(
+    "batch_norm",
+    "reshape-mixes-channels",
+    "reshapes to (-1, C) although the channel is not the last axis, which mixes channels: move axis 1 to the end first",
+    _batch_reshaped,
+)
+_add(
+    "batch_norm",
+    "not-moved-back",
+    "does not move the channel axis back after moving it to the end: reshape does not undo moveaxis",
+    _batch_not_moved_back,
+)
+_add(
+    "batch_norm",
+    "across-channels",
+    "normalizes along axis 1, across the channels: a channel's statistics run over all other axes",
+    _with(_batch_norm, pools="GD"),
+)
+_add(
+    "batch_norm",
+    "pools-examples-only",
+    "pools the examples only: a channel's statistics run over examples and positions",
+    _with(_batch_norm, pools="N"),
+)
+_add(
+    "batch_norm",
+    "pools-positions-only",
+    "pools the positions only, which is instance norm: batch norm's statistics run over the examples too",
+    _with(_batch_norm, pools="S"),
+    _batch_positions_or_examples,
+)
+_add(
+    "batch_norm",
+    "pools-everything",
+    "pools everything: each channel has statistics of its own",
+    _with(_batch_norm, pools="NGDS"),
+)
+_add(
+    "batch_norm",
+    "pools-channels",
+    "normalizes each example over its channels and positions, which is layer norm: batch norm keeps channels apart and pools examples",
+    _with(_batch_norm, pools="GDS"),
+)
+_add(
+    "batch_norm",
+    "single-value",
+    "lets one value per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError",
+    _with(_batch_norm, single_allowed=True),
+)
 
 
 def _batch_last_axis(x, weight, bias, eps=1e-5):
@@ -460,20 +647,53 @@ def _batch_absolute_weight(x, weight, bias, eps=1e-5):
     return _batch_norm(x, np.abs(weight), bias, eps)
 
 
-_add("batch_norm", "last-axis", "normalizes along the last axis: a channel is axis 1, and its statistics run over all the others", _batch_last_axis)
-_add("batch_norm", "only-tables", "treats every input as (N, C): with positions, the statistics run over examples and positions, and the weight lines up with axis 1", _batch_only_tables, _batch_tables_or_error)
-_add("batch_norm", "absolute-weight", "loses the sign of the weight: a negative weight mirrors the channel", _batch_absolute_weight)
+_add(
+    "batch_norm",
+    "last-axis",
+    "normalizes along the last axis: a channel is axis 1, and its statistics run over all the others",
+    _batch_last_axis,
+)
+_add(
+    "batch_norm",
+    "only-tables",
+    "treats every input as (N, C): with positions, the statistics run over examples and positions, and the weight lines up with axis 1",
+    _batch_only_tables,
+    _batch_tables_or_error,
+)
+_add(
+    "batch_norm",
+    "absolute-weight",
+    "loses the sign of the weight: a negative weight mirrors the channel",
+    _batch_absolute_weight,
+)
 
 # ---- layer norm ------------------------------------------------------------------------------------------------------
+
 
 def _layer_all_but_last(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     axis = tuple(range(x.ndim - len(normalized_shape)))
     return _channels_last(x, axis, weight, bias, eps) if axis else _layer_norm(x, normalized_shape, weight, bias, eps)
 
 
-_add("layer_norm", "axis-0", "normalizes over the batch (axis 0), which is batch norm: the statistics run over the axes of normalized_shape", _with(_layer_norm, over=0), _layer_all_but_last)
-_add("layer_norm", "everything", "pools the whole array: each example has statistics of its own", _with(_layer_norm, over=None))
-_add("layer_norm", "only-last-axis", "normalizes over the last axis only: normalized_shape may name several", _with(_layer_norm, over=-1))
+_add(
+    "layer_norm",
+    "axis-0",
+    "normalizes over the batch (axis 0), which is batch norm: the statistics run over the axes of normalized_shape",
+    _with(_layer_norm, over=0),
+    _layer_all_but_last,
+)
+_add(
+    "layer_norm",
+    "everything",
+    "pools the whole array: each example has statistics of its own",
+    _with(_layer_norm, over=None),
+)
+_add(
+    "layer_norm",
+    "only-last-axis",
+    "normalizes over the last axis only: normalized_shape may name several",
+    _with(_layer_norm, over=-1),
+)
 
 
 def _layer_all_but_first(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -487,14 +707,34 @@ def _layer_no_keepdims(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     return _affine(y, weight, bias).astype(x.dtype)
 
 
-_add("layer_norm", "all-but-batch", "pools every axis but the first: only the axes of normalized_shape are pooled, so each token has statistics of its own", _layer_all_but_first)
+_add(
+    "layer_norm",
+    "all-but-batch",
+    "pools every axis but the first: only the axes of normalized_shape are pooled, so each token has statistics of its own",
+    _layer_all_but_first,
+)
 _add("layer_norm", "missing-keepdims", _KEEPDIMS, _layer_no_keepdims)
 
 # ---- instance and group norm -----------------------------------------------------------------------------------------
 
-_add("instance_norm", "pools-batch", "pools the examples too, which is batch norm: each example has statistics of its own", _with(_instance_norm, pools="NS"))
-_add("instance_norm", "pools-channels", "pools the channels too: each channel has statistics of its own", _with(_instance_norm, pools="GDS"))
-_add("instance_norm", "single-value", "lets one position per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError", _with(_instance_norm, single_allowed=True))
+_add(
+    "instance_norm",
+    "pools-batch",
+    "pools the examples too, which is batch norm: each example has statistics of its own",
+    _with(_instance_norm, pools="NS"),
+)
+_add(
+    "instance_norm",
+    "pools-channels",
+    "pools the channels too: each channel has statistics of its own",
+    _with(_instance_norm, pools="GDS"),
+)
+_add(
+    "instance_norm",
+    "single-value",
+    "lets one position per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError",
+    _with(_instance_norm, single_allowed=True),
+)
 
 
 def _instance_last_axis(x, weight=None, bias=None, eps=1e-5):
@@ -515,13 +755,43 @@ def _instance_no_keepdims(x, weight=None, bias=None, eps=1e-5):
 
 
 _add("instance_norm", "missing-keepdims", _KEEPDIMS, _instance_no_keepdims)
-_add("instance_norm", "last-axis", "normalizes along the last axis only: the statistics run over all positions, height and width together", _instance_last_axis)
+_add(
+    "instance_norm",
+    "last-axis",
+    "normalizes along the last axis only: the statistics run over all positions, height and width together",
+    _instance_last_axis,
+)
 
-_add("group_norm", "pools-batch", "pools the examples too: each example has statistics of its own", _with(_group_norm, pools="NDS"))
-_add("group_norm", "ignores-groups", "pools all channels: the statistics run within one group", _with(_group_norm, pools="GDS"))
-_add("group_norm", "channels-alone", "normalizes each channel by itself, which is instance norm: a group's channels share their statistics", _with(_group_norm, pools="S"))
-_add("group_norm", "positions-apart", "normalizes each position by itself: the statistics run over a group's channels and all positions", _with(_group_norm, pools="D"))
-_add("group_norm", "groups-are-sizes", "takes num_groups for the number of channels in a group: it is the number of groups", _with(_group_norm, groups=lambda n, c: c // n))
+_add(
+    "group_norm",
+    "pools-batch",
+    "pools the examples too: each example has statistics of its own",
+    _with(_group_norm, pools="NDS"),
+)
+_add(
+    "group_norm",
+    "ignores-groups",
+    "pools all channels: the statistics run within one group",
+    _with(_group_norm, pools="GDS"),
+)
+_add(
+    "group_norm",
+    "channels-alone",
+    "normalizes each channel by itself, which is instance norm: a group's channels share their statistics",
+    _with(_group_norm, pools="S"),
+)
+_add(
+    "group_norm",
+    "positions-apart",
+    "normalizes each position by itself: the statistics run over a group's channels and all positions",
+    _with(_group_norm, pools="D"),
+)
+_add(
+    "group_norm",
+    "groups-are-sizes",
+    "takes num_groups for the number of channels in a group: it is the number of groups",
+    _with(_group_norm, groups=lambda n, c: c // n),
+)
 
 
 def _group_interleaved(x, num_groups, weight=None, bias=None, eps=1e-5):
@@ -554,11 +824,27 @@ def _group_leftovers(x, num_groups, weight=None, bias=None, eps=1e-5):
     return _affine(_wide(y), weight, bias).astype(x.dtype)
 
 
-_add("group_norm", "interleaved", "deals the channels out to the groups in turn: a group is a run of neighbouring channels", _group_interleaved)
-_add("group_norm", "affine-per-group", "gives one weight and bias to each group: they are one a channel", _group_affine_per_group)
-_add("group_norm", "uneven-groups", "makes groups of uneven size when the channels do not divide: raise ValueError", _group_leftovers)
+_add(
+    "group_norm",
+    "interleaved",
+    "deals the channels out to the groups in turn: a group is a run of neighbouring channels",
+    _group_interleaved,
+)
+_add(
+    "group_norm",
+    "affine-per-group",
+    "gives one weight and bias to each group: they are one a channel",
+    _group_affine_per_group,
+)
+_add(
+    "group_norm",
+    "uneven-groups",
+    "makes groups of uneven size when the channels do not divide: raise ValueError",
+    _group_leftovers,
+)
 
 # ---- rms norm --------------------------------------------------------------------------------------------------------
+
 
 def _rms_eps_or(x, normalized_shape, weight=None, eps=None):
     return _rms_norm(x, normalized_shape, weight, eps or None)
@@ -568,18 +854,78 @@ def _rms_one_plus(x, normalized_shape, weight=None, eps=None):
     return _rms_norm(x, normalized_shape, None if weight is None else 1 + weight, eps)
 
 
-_add("rms_norm", "centred", "subtracts the mean, which is layer norm: RMS norm does not centre", _with(_rms_norm, centre=True))
-_add("rms_norm", "divides-by-std", "divides by the standard deviation: RMS norm takes the mean of the squares themselves, not of the deviations", _with(_rms_norm, centre=False))
-_add("rms_norm", "wrong-default-eps", "uses another default eps: None means the machine epsilon (of float32, or of float64 for float64 input)", _with(_rms_norm, default_eps=lambda x: 1e-5))
-_add("rms_norm", "default-eps-1e-6", "uses 1e-6 as the default eps: None means the machine epsilon (of float32, or of float64 for float64 input)", _with(_rms_norm, default_eps=lambda x: 1e-6))
-_add("rms_norm", "eps-of-half", "takes the machine epsilon of float16: for float16 input the default eps is that of float32, in which it is computed", _with(_rms_norm, default_eps=lambda x: np.finfo(x.dtype).eps))
-_add("rms_norm", "eps-of-float64", "takes float64's machine epsilon always: for float16 and float32 input the default eps is that of float32", _with(_rms_norm, default_eps=lambda x: np.finfo(np.float64).eps))
-_add("rms_norm", "eps-or-default", "takes eps=0 for no eps given (`eps or ...`): only None means the default", _rms_eps_or)
-_add("rms_norm", "one-plus-weight", "scales by 1 + weight, as some models store their weights: here it is the weight itself", _rms_one_plus)
-_add("rms_norm", "eps-of-float32", "takes float32's machine epsilon always: for float64 input the default eps is that of float64", _with(_rms_norm, default_eps=lambda x: np.finfo(np.float32).eps))
-_add("rms_norm", "axis-0", "normalizes over the batch (axis 0): the mean square runs over the axes of normalized_shape", _with(_rms_norm, over=0))
-_add("rms_norm", "everything", "pools the whole array: each example has a root mean square of its own", _with(_rms_norm, over=None))
-_add("rms_norm", "only-last-axis", "normalizes over the last axis only: normalized_shape may name several", _with(_rms_norm, over=-1))
+_add(
+    "rms_norm",
+    "centred",
+    "subtracts the mean, which is layer norm: RMS norm does not centre",
+    _with(_rms_norm, centre=True),
+)
+_add(
+    "rms_norm",
+    "divides-by-std",
+    "divides by the standard deviation: RMS norm takes the mean of the squares themselves, not of the deviations",
+    _with(_rms_norm, centre=False),
+)
+_add(
+    "rms_norm",
+    "wrong-default-eps",
+    "uses another default eps: None means the machine epsilon (of float32, or of float64 for float64 input)",
+    _with(_rms_norm, default_eps=lambda x: 1e-5),
+)
+_add(
+    "rms_norm",
+    "default-eps-1e-6",
+    "uses 1e-6 as the default eps: None means the machine epsilon (of float32, or of float64 for float64 input)",
+    _with(_rms_norm, default_eps=lambda x: 1e-6),
+)
+_add(
+    "rms_norm",
+    "eps-of-half",
+    "takes the machine epsilon of float16: for float16 input the default eps is that of float32, in which it is computed",
+    _with(_rms_norm, default_eps=lambda x: np.finfo(x.dtype).eps),
+)
+_add(
+    "rms_norm",
+    "eps-of-float64",
+    "takes float64's machine epsilon always: for float16 and float32 input the default eps is that of float32",
+    _with(_rms_norm, default_eps=lambda x: np.finfo(np.float64).eps),
+)
+_add(
+    "rms_norm",
+    "eps-or-default",
+    "takes eps=0 for no eps given (`eps or ...`): only None means the default",
+    _rms_eps_or,
+)
+_add(
+    "rms_norm",
+    "one-plus-weight",
+    "scales by 1 + weight, as some models store their weights: here it is the weight itself",
+    _rms_one_plus,
+)
+_add(
+    "rms_norm",
+    "eps-of-float32",
+    "takes float32's machine epsilon always: for float64 input the default eps is that of float64",
+    _with(_rms_norm, default_eps=lambda x: np.finfo(np.float32).eps),
+)
+_add(
+    "rms_norm",
+    "axis-0",
+    "normalizes over the batch (axis 0): the mean square runs over the axes of normalized_shape",
+    _with(_rms_norm, over=0),
+)
+_add(
+    "rms_norm",
+    "everything",
+    "pools the whole array: each example has a root mean square of its own",
+    _with(_rms_norm, over=None),
+)
+_add(
+    "rms_norm",
+    "only-last-axis",
+    "normalizes over the last axis only: normalized_shape may name several",
+    _with(_rms_norm, over=-1),
+)
 
 
 def _rms_default(x, eps):
@@ -588,21 +934,29 @@ def _rms_default(x, eps):
 
 def _rms_l2(x, normalized_shape, weight=None, eps=None):
     w = _wide(x)
-    return _affine(w / np.sqrt((w * w).sum(_inner_axes(normalized_shape), keepdims=True) + _rms_default(x, eps)), weight, None).astype(x.dtype)
+    return _affine(
+        w / np.sqrt((w * w).sum(_inner_axes(normalized_shape), keepdims=True) + _rms_default(x, eps)), weight, None
+    ).astype(x.dtype)
 
 
 def _rms_mean_abs(x, normalized_shape, weight=None, eps=None):
     w = _wide(x)
-    return _affine(w / (np.abs(w).mean(_inner_axes(normalized_shape), keepdims=True) + _rms_default(x, eps)), weight, None).astype(x.dtype)
+    return _affine(
+        w / (np.abs(w).mean(_inner_axes(normalized_shape), keepdims=True) + _rms_default(x, eps)), weight, None
+    ).astype(x.dtype)
 
 
 def _rms_no_keepdims(x, normalized_shape, weight=None, eps=None):
     w = _wide(x)
-    return _affine(w / np.sqrt((w * w).mean(_inner_axes(normalized_shape)) + _rms_default(x, eps)), weight, None).astype(x.dtype)
+    return _affine(
+        w / np.sqrt((w * w).mean(_inner_axes(normalized_shape)) + _rms_default(x, eps)), weight, None
+    ).astype(x.dtype)
 
 
 _add("rms_norm", "l2-norm", "divides by the root of the sum of squares (the L2 norm): RMS takes their mean", _rms_l2)
-_add("rms_norm", "mean-absolute", "divides by the mean absolute value: RMS is the root of the mean square", _rms_mean_abs)
+_add(
+    "rms_norm", "mean-absolute", "divides by the mean absolute value: RMS is the root of the mean square", _rms_mean_abs
+)
 _add("rms_norm", "missing-keepdims", _KEEPDIMS, _rms_no_keepdims)
 
 # ---- l1, l2, min-max -------------------------------------------------------------------------------------------------
@@ -613,7 +967,11 @@ def _lp(order):
         w = _wide(x, **(dtypes or {}))
         eps = w.dtype.type(eps if fixed_eps is None else fixed_eps)
         if norm is None:
-            size = np.abs(w).sum(over(axis), keepdims=keep) if order == 1 else np.sqrt((w * w).sum(over(axis), keepdims=keep))
+            size = (
+                np.abs(w).sum(over(axis), keepdims=keep)
+                if order == 1
+                else np.sqrt((w * w).sum(over(axis), keepdims=keep))
+            )
         else:
             size = norm(w, over(axis))
         return (w / (np.maximum(size, eps) if bound is None else bound(size, eps))).astype(x.dtype)
@@ -632,22 +990,83 @@ def _half_eps(right):
 
 for _name, _order in (("normalize_l1", 1), ("normalize_l2", 2)):
     _right = _lp(_order)
-    _add(_name, "adds-eps", "adds eps to the norm: the norm is bounded below by it, max(norm, eps)", _with(_right, bound=lambda size, eps: size + eps))
+    _add(
+        _name,
+        "adds-eps",
+        "adds eps to the norm: the norm is bounded below by it, max(norm, eps)",
+        _with(_right, bound=lambda size, eps: size + eps),
+    )
     _add(_name, "no-eps", "leaves eps out: a slice of zeros becomes 0/0", _with(_right, bound=lambda size, eps: size))
-    _add(_name, "ignores-eps", "ignores the eps it is given: use the argument, not a constant", _with(_right, fixed_eps=1e-12))
-    _add(_name, "everything", "takes the norm of the whole array: each slice along the axis has its own", _with(_right, over=lambda a: None))
-    _add(_name, "fixed-axis", "ignores axis and always takes the same one", _with(_right, over=lambda a: -1), _with(_right, over=lambda a: 0))
+    _add(
+        _name,
+        "ignores-eps",
+        "ignores the eps it is given: use the argument, not a constant",
+        _with(_right, fixed_eps=1e-12),
+    )
+    _add(
+        _name,
+        "everything",
+        "takes the norm of the whole array: each slice along the axis has its own",
+        _with(_right, over=lambda a: None),
+    )
+    _add(
+        _name,
+        "fixed-axis",
+        "ignores axis and always takes the same one",
+        _with(_right, over=lambda a: -1),
+        _with(_right, over=lambda a: 0),
+    )
     _add(_name, "missing-keepdims", _KEEPDIMS, _with(_right, keep=False))
-    _add(_name, "half-norm", "computes in float16, where sums and squares overflow and eps is 0: compute in float32 and cast once at the end", _with(_right, dtypes={"half": True}), noisy=True)
+    _add(
+        _name,
+        "half-norm",
+        "computes in float16, where sums and squares overflow and eps is 0: compute in float32 and cast once at the end",
+        _with(_right, dtypes={"half": True}),
+        noisy=True,
+    )
     _add(_name, "half-eps", "rounds eps to float16, where 1e-12 is 0: keep it in float32", _half_eps(_right))
-    _add(_name, "maximum-norm", "divides by the largest absolute value, which is another norm", _with(_right, norm=lambda w, a: np.abs(w).max(a, keepdims=True)))
-_add("normalize_l1", "signed-sum", "divides by the sum of the values: the L1 norm sums their absolute values", _with(_lp(1), norm=lambda w, a: w.sum(a, keepdims=True), bound=lambda size, eps: np.where(np.abs(size) > eps, size, eps)))
+    _add(
+        _name,
+        "maximum-norm",
+        "divides by the largest absolute value, which is another norm",
+        _with(_right, norm=lambda w, a: np.abs(w).max(a, keepdims=True)),
+    )
+_add(
+    "normalize_l1",
+    "signed-sum",
+    "divides by the sum of the values: the L1 norm sums their absolute values",
+    _with(
+        _lp(1),
+        norm=lambda w, a: w.sum(a, keepdims=True),
+        bound=lambda size, eps: np.where(np.abs(size) > eps, size, eps),
+    ),
+)
 _add("normalize_l1", "l2-norm", "divides by the root of the sum of squares: that is the L2 norm", _lp(2))
-_add("normalize_l1", "mean-absolute", "divides by the mean absolute value: the L1 norm is the sum", _with(_lp(1), norm=lambda w, a: np.abs(w).mean(a, keepdims=True)))
+_add(
+    "normalize_l1",
+    "mean-absolute",
+    "divides by the mean absolute value: the L1 norm is the sum",
+    _with(_lp(1), norm=lambda w, a: np.abs(w).mean(a, keepdims=True)),
+)
 _add("normalize_l2", "l1-norm", "divides by the sum of absolute values: that is the L1 norm", _lp(1))
-_add("normalize_l2", "no-root", "divides by the sum of squares itself: take its square root", _with(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True)))
-_add("normalize_l2", "root-mean-square", "divides by the root of the mean square: the L2 norm takes the sum", _with(_lp(2), norm=lambda w, a: np.sqrt((w * w).mean(a, keepdims=True))))
-_add("normalize_l2", "eps-under-root", "adds eps under the root: the norm is bounded below by it, max(norm, eps)", _with(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True), bound=lambda size, eps: np.sqrt(size + eps)))
+_add(
+    "normalize_l2",
+    "no-root",
+    "divides by the sum of squares itself: take its square root",
+    _with(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True)),
+)
+_add(
+    "normalize_l2",
+    "root-mean-square",
+    "divides by the root of the mean square: the L2 norm takes the sum",
+    _with(_lp(2), norm=lambda w, a: np.sqrt((w * w).mean(a, keepdims=True))),
+)
+_add(
+    "normalize_l2",
+    "eps-under-root",
+    "adds eps under the root: the norm is bounded below by it, max(norm, eps)",
+    _with(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True), bound=lambda size, eps: np.sqrt(size + eps)),
+)
 
 
 def _min_max(x, axis=-1, over=lambda a: a, keep=True, dtypes=None, change=None):
@@ -666,20 +1085,91 @@ def _small_range(bound):
     return change
 
 
-_add("min_max", "everything", "takes the range of the whole array: each slice along the axis has its own", _with(_min_max, over=lambda a: None))
-_add("min_max", "fixed-axis", "ignores axis and always takes the same one", _with(_min_max, over=lambda a: -1), _with(_min_max, over=lambda a: 0))
-_add("min_max", "constant-nan", "divides 0 by 0 in a constant slice: it becomes 0", _with(_min_max, change=lambda w, low, high: (w - low) / (high - low)))
-_add("min_max", "constant-one", "leaves a constant slice at 1: it becomes 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), 1)))
-_add("min_max", "constant-kept", "leaves a constant slice as it is: it becomes 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), w)))
-_add("min_max", "close-is-constant", "takes a slice whose values are close together for constant: only equal values are", *(_with(_min_max, change=_small_range(c)) for c in (1e-6, 1e-8, 1e-5, 1e-10, 1e-12)))
-_add("min_max", "eps-in-denominator", "adds a small number to the range, so that the largest value misses 1: treat the constant slice on its own instead",
-     *(_with(_min_max, change=lambda w, low, high, tiny=tiny: (w - low) / (high - low + w.dtype.type(tiny))) for tiny in TINY))  # fmt: skip
-_add("min_max", "divides-by-maximum", "divides by the maximum without subtracting the minimum: the smallest value is to become 0", _with(_min_max, change=lambda w, low, high: w / high))
-_add("min_max", "no-shift", "divides by the range without subtracting the minimum: the smallest value is to become 0", _with(_min_max, change=lambda w, low, high: w / np.where(high > low, high - low, 1)))
-_add("min_max", "minus-one-to-one", "scales to the range -1 to 1: the smallest value is to become 0", _with(_min_max, change=lambda w, low, high: np.where(high > low, 2 * (w - low) / np.where(high > low, high - low, 1) - 1, 0)))
-_add("min_max", "reversed", "subtracts from the maximum, which turns the order round: subtract the minimum", _with(_min_max, change=lambda w, low, high: (high - w) / np.where(high > low, high - low, 1)))
+_add(
+    "min_max",
+    "everything",
+    "takes the range of the whole array: each slice along the axis has its own",
+    _with(_min_max, over=lambda a: None),
+)
+_add(
+    "min_max",
+    "fixed-axis",
+    "ignores axis and always takes the same one",
+    _with(_min_max, over=lambda a: -1),
+    _with(_min_max, over=lambda a: 0),
+)
+_add(
+    "min_max",
+    "constant-nan",
+    "divides 0 by 0 in a constant slice: it becomes 0",
+    _with(_min_max, change=lambda w, low, high: (w - low) / (high - low)),
+)
+_add(
+    "min_max",
+    "constant-one",
+    "leaves a constant slice at 1: it becomes 0",
+    _with(
+        _min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), 1)
+    ),
+)
+_add(
+    "min_max",
+    "constant-kept",
+    "leaves a constant slice as it is: it becomes 0",
+    _with(
+        _min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), w)
+    ),
+)
+_add(
+    "min_max",
+    "close-is-constant",
+    "takes a slice whose values are close together for constant: only equal values are",
+    *(_with(_min_max, change=_small_range(c)) for c in (1e-6, 1e-8, 1e-5, 1e-10, 1e-12)),
+)
+_add(
+    "min_max",
+    "eps-in-denominator",
+    "adds a small number to the range, so that the largest value misses 1: treat the constant slice on its own instead",
+    *(
+        _with(_min_max, change=lambda w, low, high, tiny=tiny: (w - low) / (high - low + w.dtype.type(tiny)))
+        for tiny in TINY
+    ),
+)
+_add(
+    "min_max",
+    "divides-by-maximum",
+    "divides by the maximum without subtracting the minimum: the smallest value is to become 0",
+    _with(_min_max, change=lambda w, low, high: w / high),
+)
+_add(
+    "min_max",
+    "no-shift",
+    "divides by the range without subtracting the minimum: the smallest value is to become 0",
+    _with(_min_max, change=lambda w, low, high: w / np.where(high > low, high - low, 1)),
+)
+_add(
+    "min_max",
+    "minus-one-to-one",
+    "scales to the range -1 to 1: the smallest value is to become 0",
+    _with(
+        _min_max,
+        change=lambda w, low, high: np.where(high > low, 2 * (w - low) / np.where(high > low, high - low, 1) - 1, 0),
+    ),
+)
+_add(
+    "min_max",
+    "reversed",
+    "subtracts from the maximum, which turns the order round: subtract the minimum",
+    _with(_min_max, change=lambda w, low, high: (high - w) / np.where(high > low, high - low, 1)),
+)
 _add("min_max", "missing-keepdims", _KEEPDIMS, _with(_min_max, keep=False))
-_add("min_max", "half-range", "computes the range in float16, where it overflows: compute in float32 and cast once at the end", _with(_min_max, dtypes={"half": True}), noisy=True)
+_add(
+    "min_max",
+    "half-range",
+    "computes the range in float16, where it overflows: compute in float32 and cast once at the end",
+    _with(_min_max, dtypes={"half": True}),
+    noisy=True,
+)
 
 # ---- histograms ------------------------------------------------------------------------------------------------------
 
@@ -759,31 +1249,130 @@ def _zeros_for_none(density):
 
 for _name, _density in (("histogram_probabilities", False), ("histogram_density", True)):
     _width = (lambda w: w) if _density else (lambda w: 1)
-    _add(_name, "counts", "returns the counts: divide them by the number of samples inside the edges", _histogram(_density, lambda n, w, x: n))
-    _add(_name, "divides-by-all", "divides by all samples, those outside the edges too: only the samples inside count",
-         _histogram(_density, lambda n, w, x, width=_width: n / len(x) / width(w)))  # fmt: skip
-    _add(_name, "last-bin-open", "loses the samples on the last edge: the last bin is closed on both sides",
-         _histogram(_density, counts=lambda x, e: _counts(x, e, last_closed=False)))  # fmt: skip
-    _add(_name, "left-open", "puts a sample on an inner edge into the bin to its left: a bin holds its left edge",
-         _histogram(_density, counts=lambda x, e: _counts(x, e, side="left")), _histogram(_density, counts=_counts_left_open))  # fmt: skip
-    _add(_name, "both-closed", "counts a sample on an inner edge in both bins: a bin holds its left edge and not its right one", _histogram(_density, counts=_counts_both))
-    _add(_name, "equal-bins", "makes bins of equal width between the first and the last edge: use the edges as they are", _histogram(_density, counts=_counts_equal))
-    _add(_name, "clips-outside", "counts the samples outside the edges in the first and last bins: leave them out", _histogram(_density, counts=lambda x, e: _counts(x, e, clip=True)))
-    _add(_name, "none-gives-nan", "divides by zero when no sample is inside: raise ValueError", _allowing_none(_density))
-    _add(_name, "none-gives-zeros", "returns zeros when no sample is inside, which is no distribution: raise ValueError", _zeros_for_none(_density))
-    _add(_name, "half-counts", "counts in float16, which cannot count past 2048: count in integers and cast once at the end", _histogram(_density, counts=_half_count))
-    _add(_name, "divides-by-maximum", "divides by the largest count: divide by the number of samples inside the edges", _histogram(_density, lambda n, w, x, width=_width: n / n.max() / width(w)))
-    _add(_name, "softmax-of-counts", "takes the softmax of the counts: a share is count over total, with no exponential", _histogram(_density, lambda n, w, x: np.exp(n - n.max()) / np.exp(n - n.max()).sum()))
-_add("histogram_probabilities", "divides-by-width", "divides by the bin widths too: that is the density, and its values do not add up to 1", _histogram(True))
-_add("histogram_density", "no-width", "leaves the bin widths out: those are probabilities; a density is probability over width", _histogram(False))
-_add("histogram_density", "mean-width", "divides every bin by the same average width: each bin has its own", _histogram(True, lambda n, w, x: n / n.sum() / w.mean()))
-_add("histogram_density", "first-width", "divides every bin by the width of the first: each bin has its own", _histogram(True, lambda n, w, x: n / n.sum() / w[0]))
-_add("histogram_density", "times-width", "multiplies by the bin widths: divide, so that height times width is the probability", _histogram(True, lambda n, w, x: n / n.sum() * w))
-_add("histogram_density", "heights-sum-to-one", "makes the heights add up to 1: it is the areas, height times width, that do", _histogram(True, lambda n, w, x: n / w / (n / w).sum()))
-_add("histogram_density", "total-range", "divides by the whole range: each bin is divided by its own width", _histogram(True, lambda n, w, x: n / n.sum() / w.sum()))
+    _add(
+        _name,
+        "counts",
+        "returns the counts: divide them by the number of samples inside the edges",
+        _histogram(_density, lambda n, w, x: n),
+    )
+    _add(
+        _name,
+        "divides-by-all",
+        "divides by all samples, those outside the edges too: only the samples inside count",
+        _histogram(_density, lambda n, w, x, width=_width: n / len(x) / width(w)),
+    )
+    _add(
+        _name,
+        "last-bin-open",
+        "loses the samples on the last edge: the last bin is closed on both sides",
+        _histogram(_density, counts=lambda x, e: _counts(x, e, last_closed=False)),
+    )
+    _add(
+        _name,
+        "left-open",
+        "puts a sample on an inner edge into the bin to its left: a bin holds its left edge",
+        _histogram(_density, counts=lambda x, e: _counts(x, e, side="left")),
+        _histogram(_density, counts=_counts_left_open),
+    )
+    _add(
+        _name,
+        "both-closed",
+        "counts a sample on an inner edge in both bins: a bin holds its left edge and not its right one",
+        _histogram(_density, counts=_counts_both),
+    )
+    _add(
+        _name,
+        "equal-bins",
+        "makes bins of equal width between the first and the last edge: use the edges as they are",
+        _histogram(_density, counts=_counts_equal),
+    )
+    _add(
+        _name,
+        "clips-outside",
+        "counts the samples outside the edges in the first and last bins: leave them out",
+        _histogram(_density, counts=lambda x, e: _counts(x, e, clip=True)),
+    )
+    _add(
+        _name, "none-gives-nan", "divides by zero when no sample is inside: raise ValueError", _allowing_none(_density)
+    )
+    _add(
+        _name,
+        "none-gives-zeros",
+        "returns zeros when no sample is inside, which is no distribution: raise ValueError",
+        _zeros_for_none(_density),
+    )
+    _add(
+        _name,
+        "half-counts",
+        "counts in float16, which cannot count past 2048: count in integers and cast once at the end",
+        _histogram(_density, counts=_half_count),
+    )
+    _add(
+        _name,
+        "divides-by-maximum",
+        "divides by the largest count: divide by the number of samples inside the edges",
+        _histogram(_density, lambda n, w, x, width=_width: n / n.max() / width(w)),
+    )
+    _add(
+        _name,
+        "softmax-of-counts",
+        "takes the softmax of the counts: a share is count over total, with no exponential",
+        _histogram(_density, lambda n, w, x: np.exp(n - n.max()) / np.exp(n - n.max()).sum()),
+    )
+_add(
+    "histogram_probabilities",
+    "divides-by-width",
+    "divides by the bin widths too: that is the density, and its values do not add up to 1",
+    _histogram(True),
+)
+_add(
+    "histogram_density",
+    "no-width",
+    "leaves the bin widths out: those are probabilities; a density is probability over width",
+    _histogram(False),
+)
+_add(
+    "histogram_density",
+    "mean-width",
+    "divides every bin by the same average width: each bin has its own",
+    _histogram(True, lambda n, w, x: n / n.sum() / w.mean()),
+)
+_add(
+    "histogram_density",
+    "first-width",
+    "divides every bin by the width of the first: each bin has its own",
+    _histogram(True, lambda n, w, x: n / n.sum() / w[0]),
+)
+_add(
+    "histogram_density",
+    "times-width",
+    "multiplies by the bin widths: divide, so that height times width is the probability",
+    _histogram(True, lambda n, w, x: n / n.sum() * w),
+)
+_add(
+    "histogram_density",
+    "heights-sum-to-one",
+    "makes the heights add up to 1: it is the areas, height times width, that do",
+    _histogram(True, lambda n, w, x: n / w / (n / w).sum()),
+)
+_add(
+    "histogram_density",
+    "total-range",
+    "divides by the whole range: each bin is divided by its own width",
+    _histogram(True, lambda n, w, x: n / n.sum() / w.sum()),
+)
 
 
-def _held_out(train, test, edges, train_counts=_counts, score=lambda d: np.log(d).mean(), width=True, last_closed=True, which=lambda test, edges: test):
+def _held_out(
+    train,
+    test,
+    edges,
+    train_counts=_counts,
+    score=lambda d: np.log(d).mean(),
+    width=True,
+    last_closed=True,
+    which=lambda test, edges: test,
+):
     n = train_counts(train, edges)
     density = np.pad(n / n.sum() / (np.diff(edges) if width else 1), 1)
     test = which(test, edges)
@@ -810,28 +1399,104 @@ def _held_out_none(train, test, edges):
 
 
 _held = "held_out_log_likelihood"
-_add(_held, "probability-not-density", "takes the log of probabilities: a likelihood is a density, probability over bin width", _with(_held_out, width=False))
-_add(_held, "adds-epsilon", "adds a small number inside the log, which hides the -inf: a point of density 0 makes the likelihood -inf", _with(_held_out, score=lambda d: np.log(d + 1e-12).mean()))
-_add(_held, "skips-empty", "leaves out the test points of density 0: each of them makes the mean -inf", _with(_held_out, score=_finite_mean))
-_add(_held, "ignores-outside", "leaves out the test points outside the edges: their density is 0, so the mean is -inf", _with(_held_out, which=_inside_only))
-_add(_held, "clips-outside", "puts test points outside the edges into the end bins: their density is 0, so the mean is -inf", _with(_held_out, which=lambda test, edges: np.clip(test, edges[0], edges[-1])))
-_add(_held, "sum-not-mean", "sums the log densities: take their mean", _with(_held_out, score=lambda d: np.log(d).sum()))
-_add(_held, "log-of-mean", "takes the log of the mean density: take the mean of the logs", _with(_held_out, score=lambda d: np.log(d.mean())))
-_add(_held, "negative", "returns the negative log-likelihood: it is a gain here, not a loss", _with(_held_out, score=lambda d: -np.log(d).mean()))
-_add(_held, "log2", "takes the logarithm to base 2: log here is the natural one", _with(_held_out, score=lambda d: np.log2(d).mean()))
-_add(_held, "swapped", "has training and test points the wrong way round: the histogram is the training points'", lambda train, test, edges: _held_out(test, train, edges))
-_add(_held, "divides-by-all", "divides by all training points, those outside the edges too: only the points inside count",
-     lambda train, test, edges: _held_out(train, test, edges) + float(np.log(len(_inside_only(train, edges)) / len(train))))  # fmt: skip
-_add(_held, "own-histogram", "scores the test points under their own histogram: the histogram is the training points'", lambda train, test, edges: _held_out(test if len(_inside_only(train, edges)) else train, test, edges))
-_add(_held, "last-bin-open", "gives a test point on the last edge density 0: the last bin is closed on both sides", _with(_held_out, last_closed=False))
-_add(_held, "none-inside", "returns -inf when no training point is inside the edges: there is no histogram then, so raise ValueError", _held_out_none)
+_add(
+    _held,
+    "probability-not-density",
+    "takes the log of probabilities: a likelihood is a density, probability over bin width",
+    _with(_held_out, width=False),
+)
+_add(
+    _held,
+    "adds-epsilon",
+    "adds a small number inside the log, which hides the -inf: a point of density 0 makes the likelihood -inf",
+    _with(_held_out, score=lambda d: np.log(d + 1e-12).mean()),
+)
+_add(
+    _held,
+    "skips-empty",
+    "leaves out the test points of density 0: each of them makes the mean -inf",
+    _with(_held_out, score=_finite_mean),
+)
+_add(
+    _held,
+    "ignores-outside",
+    "leaves out the test points outside the edges: their density is 0, so the mean is -inf",
+    _with(_held_out, which=_inside_only),
+)
+_add(
+    _held,
+    "clips-outside",
+    "puts test points outside the edges into the end bins: their density is 0, so the mean is -inf",
+    _with(_held_out, which=lambda test, edges: np.clip(test, edges[0], edges[-1])),
+)
+_add(
+    _held, "sum-not-mean", "sums the log densities: take their mean", _with(_held_out, score=lambda d: np.log(d).sum())
+)
+_add(
+    _held,
+    "log-of-mean",
+    "takes the log of the mean density: take the mean of the logs",
+    _with(_held_out, score=lambda d: np.log(d.mean())),
+)
+_add(
+    _held,
+    "negative",
+    "returns the negative log-likelihood: it is a gain here, not a loss",
+    _with(_held_out, score=lambda d: -np.log(d).mean()),
+)
+_add(
+    _held,
+    "log2",
+    "takes the logarithm to base 2: log here is the natural one",
+    _with(_held_out, score=lambda d: np.log2(d).mean()),
+)
+_add(
+    _held,
+    "swapped",
+    "has training and test points the wrong way round: the histogram is the training points'",
+    lambda train, test, edges: _held_out(test, train, edges),
+)
+_add(
+    _held,
+    "divides-by-all",
+    "divides by all training points, those outside the edges too: only the points inside count",
+    lambda train, test, edges: (
+        _held_out(train, test, edges) + float(np.log(len(_inside_only(train, edges)) / len(train)))
+    ),
+)
+_add(
+    _held,
+    "own-histogram",
+    "scores the test points under their own histogram: the histogram is the training points'",
+    lambda train, test, edges: _held_out(test if len(_inside_only(train, edges)) else train, test, edges),
+)
+_add(
+    _held,
+    "last-bin-open",
+    "gives a test point on the last edge density 0: the last bin is closed on both sides",
+    _with(_held_out, last_closed=False),
+)
+_add(
+    _held,
+    "none-inside",
+    "returns -inf when no training point is inside the edges: there is no histogram then, so raise ValueError",
+    _held_out_none,
+)
 
 # ---- softmax and its kin ---------------------------------------------------------------------------------------------
 
 
-
-
-def _softmax(x, axis=-1, shift=lambda w, a: w.max(a, keepdims=True), exp=np.exp, total=lambda e, a: e.sum(a, keepdims=True), over=lambda a: a, before=None, after=None, dtypes=None):
+def _softmax(
+    x,
+    axis=-1,
+    shift=lambda w, a: w.max(a, keepdims=True),
+    exp=np.exp,
+    total=lambda e, a: e.sum(a, keepdims=True),
+    over=lambda a: a,
+    before=None,
+    after=None,
+    dtypes=None,
+):
     w, axis = _wide(x, **(dtypes or {})), over(axis)
     if before:
         w = before(w, axis)
@@ -872,40 +1537,145 @@ def _softmax_by_math(x, axis=-1):
 
 
 _ZERO = lambda w, a: w.dtype.type(0)  # noqa: E731 - a name for "takes nothing out"
-_add("softmax", "no-maximum", "takes no maximum out before exp, which overflows (or leaves 0/0): subtract the maximum of each slice", _with(_softmax, shift=_ZERO), _with(_softmax, shift=_ZERO, dtypes={"double": True}), _softmax_by_math)
-_add("softmax", "global-maximum", "subtracts one maximum for the whole array, so that slices far below it become 0/0: each slice has its own",
-     *(_with(_softmax, shift=lambda w, a: w.max(initial=-np.inf), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
-_add("softmax", "mean-not-maximum", "subtracts the mean: only subtracting the maximum keeps exp from overflowing",
-     *(_with(_softmax, shift=lambda w, a: w.mean(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
-_add("softmax", "minimum-not-maximum", "subtracts the minimum, which makes exp larger: subtract the maximum",
-     *(_with(_softmax, shift=lambda w, a: w.min(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
-_add("softmax", "fixed-axis", "ignores axis and always takes the same one", _with(_softmax, over=lambda a: -1), _with(_softmax, over=lambda a: 1))
-_add("softmax", "axis-0", "ignores axis and always takes the first one", _with(_softmax, over=lambda a: 0, shift=lambda w, a: w.max(a, keepdims=True, initial=-np.inf)))
-_add("softmax", "sums-over-everything", "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself",
-     _with(_softmax, total=lambda e, a: e.sum()), _with(_softmax, total=lambda e, a: e.sum(), shift=lambda w, a: w.max(initial=-np.inf)))  # fmt: skip
+_add(
+    "softmax",
+    "no-maximum",
+    "takes no maximum out before exp, which overflows (or leaves 0/0): subtract the maximum of each slice",
+    _with(_softmax, shift=_ZERO),
+    _with(_softmax, shift=_ZERO, dtypes={"double": True}),
+    _softmax_by_math,
+)
+_add(
+    "softmax",
+    "global-maximum",
+    "subtracts one maximum for the whole array, so that slices far below it become 0/0: each slice has its own",
+    *(_with(_softmax, shift=lambda w, a: w.max(initial=-np.inf), dtypes=d) for d in ({}, {"double": True})),
+)
+_add(
+    "softmax",
+    "mean-not-maximum",
+    "subtracts the mean: only subtracting the maximum keeps exp from overflowing",
+    *(_with(_softmax, shift=lambda w, a: w.mean(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})),
+)
+_add(
+    "softmax",
+    "minimum-not-maximum",
+    "subtracts the minimum, which makes exp larger: subtract the maximum",
+    *(_with(_softmax, shift=lambda w, a: w.min(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})),
+)
+_add(
+    "softmax",
+    "fixed-axis",
+    "ignores axis and always takes the same one",
+    _with(_softmax, over=lambda a: -1),
+    _with(_softmax, over=lambda a: 1),
+)
+_add(
+    "softmax",
+    "axis-0",
+    "ignores axis and always takes the first one",
+    _with(_softmax, over=lambda a: 0, shift=lambda w, a: w.max(a, keepdims=True, initial=-np.inf)),
+)
+_add(
+    "softmax",
+    "sums-over-everything",
+    "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself",
+    _with(_softmax, total=lambda e, a: e.sum()),
+    _with(_softmax, total=lambda e, a: e.sum(), shift=lambda w, a: w.max(initial=-np.inf)),
+)
 _add("softmax", "missing-keepdims", _KEEPDIMS, _with(_softmax, total=lambda e, a: e.sum(a)), _softmax_no_keepdims)
-_add("softmax", "other-base", "uses powers of another base than e: that is softmax at another temperature", _with(_softmax, exp=np.exp2), _with(_softmax, exp=lambda w: w.dtype.type(10) ** w))
+_add(
+    "softmax",
+    "other-base",
+    "uses powers of another base than e: that is softmax at another temperature",
+    _with(_softmax, exp=np.exp2),
+    _with(_softmax, exp=lambda w: w.dtype.type(10) ** w),
+)
 _add("softmax", "log-softmax", "returns the log of the weights: take the exponential", _with(_softmax, after=np.log))
 _add("softmax", "wrong-default-axis", "has another default axis: it is the last one, -1", _softmax_along_0)
-_add("softmax", "no-exp", "divides by the sum without exp: negative values would get negative weights", _with(_softmax, shift=_ZERO, exp=lambda w: w))
-_add("softmax", "sigmoid", "applies the sigmoid to each value: softmax makes the values of a slice compete for a total of 1",
-     _with(_softmax, shift=_ZERO, exp=_sigmoid, total=lambda e, a: e.dtype.type(1)), _with(_softmax, shift=_ZERO, exp=_sigmoid))  # fmt: skip
-_add("softmax", "eps-in-denominator", "adds a small number to the denominator: with the maximum taken out it is at least 1 already, so the sum misses 1 for nothing",
-     *(_with(_softmax, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY))  # fmt: skip
-_add("softmax", "z-scores-first", "standardizes before exp: that fixes the temperature and loses the scale of the logits",
-     _with(_softmax, before=_standardized), *(_with(_softmax, before=lambda w, a, tiny=tiny: _standardized(w, a, tiny)) for tiny in (1e-5, 1e-8, 1e-12)))  # fmt: skip
-_add("softmax", "gaussian-density", "weighs with exp(-x^2/2), the Gaussian density: softmax uses exp(x), so the largest logit wins", _with(_softmax, shift=_ZERO, exp=lambda w: np.exp(-w * w / 2)))
-_add("softmax", "nan-to-num", "replaces NaN by numbers: a NaN that comes in, or a slice that has no distribution, is to show", _with(_softmax, after=np.nan_to_num))
-_add("softmax", "clips-logits", "clips the logits instead of shifting them: what lies beyond the bounds is lost, so subtract the maximum instead",
-     *(_with(_softmax, shift=_ZERO, before=lambda w, a, c=c: np.clip(w, -c, c), dtypes={"double": True}) for c in (80, 50, 500, 700, 100, 709, 30, 20, 10, 88)))  # fmt: skip
-_add("softmax", "normalizes-by-maximum", "does not divide by the sum of the exponentials, so that the largest weight comes out as 1", _with(_softmax, total=lambda e, a: e.max(a, keepdims=True)))
+_add(
+    "softmax",
+    "no-exp",
+    "divides by the sum without exp: negative values would get negative weights",
+    _with(_softmax, shift=_ZERO, exp=lambda w: w),
+)
+_add(
+    "softmax",
+    "sigmoid",
+    "applies the sigmoid to each value: softmax makes the values of a slice compete for a total of 1",
+    _with(_softmax, shift=_ZERO, exp=_sigmoid, total=lambda e, a: e.dtype.type(1)),
+    _with(_softmax, shift=_ZERO, exp=_sigmoid),
+)
+_add(
+    "softmax",
+    "eps-in-denominator",
+    "adds a small number to the denominator: with the maximum taken out it is at least 1 already, so the sum misses 1 for nothing",
+    *(_with(_softmax, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY),
+)
+_add(
+    "softmax",
+    "z-scores-first",
+    "standardizes before exp: that fixes the temperature and loses the scale of the logits",
+    _with(_softmax, before=_standardized),
+    *(_with(_softmax, before=lambda w, a, tiny=tiny: _standardized(w, a, tiny)) for tiny in (1e-5, 1e-8, 1e-12)),
+)
+_add(
+    "softmax",
+    "gaussian-density",
+    "weighs with exp(-x^2/2), the Gaussian density: softmax uses exp(x), so the largest logit wins",
+    _with(_softmax, shift=_ZERO, exp=lambda w: np.exp(-w * w / 2)),
+)
+_add(
+    "softmax",
+    "nan-to-num",
+    "replaces NaN by numbers: a NaN that comes in, or a slice that has no distribution, is to show",
+    _with(_softmax, after=np.nan_to_num),
+)
+_add(
+    "softmax",
+    "clips-logits",
+    "clips the logits instead of shifting them: what lies beyond the bounds is lost, so subtract the maximum instead",
+    *(
+        _with(_softmax, shift=_ZERO, before=lambda w, a, c=c: np.clip(w, -c, c), dtypes={"double": True})
+        for c in (80, 50, 500, 700, 100, 709, 30, 20, 10, 88)
+    ),
+)
+_add(
+    "softmax",
+    "normalizes-by-maximum",
+    "does not divide by the sum of the exponentials, so that the largest weight comes out as 1",
+    _with(_softmax, total=lambda e, a: e.max(a, keepdims=True)),
+)
 _add("softmax", "minus-sign", "uses exp(-x), so that the smallest logit wins", _with(_softmax, before=lambda w, a: -w))
-_add("softmax", "half-arithmetic", "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end", _with(_softmax, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)), noisy=True)
-_add("softmax", "float32-arithmetic", "computes float64 input in float32: keep the arithmetic as wide as the input", _with(_softmax, dtypes={"narrow": True}), noisy=True,
-     trace=lambda answer: np.array_equal(answer, answer.astype(np.float32), equal_nan=True))  # fmt: skip
+_add(
+    "softmax",
+    "half-arithmetic",
+    "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end",
+    _with(_softmax, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)),
+    noisy=True,
+)
+_add(
+    "softmax",
+    "float32-arithmetic",
+    "computes float64 input in float32: keep the arithmetic as wide as the input",
+    _with(_softmax, dtypes={"narrow": True}),
+    noisy=True,
+    trace=lambda answer: np.array_equal(answer, answer.astype(np.float32), equal_nan=True),
+)
 
 
-def _logsumexp(x, axis=-1, shift=None, put_back=True, over=lambda a: a, total=lambda e, a: e.sum(a, keepdims=True), log=np.log, exp=np.exp, keep=False, dtypes=None):
+def _logsumexp(
+    x,
+    axis=-1,
+    shift=None,
+    put_back=True,
+    over=lambda a: a,
+    total=lambda e, a: e.sum(a, keepdims=True),
+    log=np.log,
+    exp=np.exp,
+    keep=False,
+    dtypes=None,
+):
     w, axis = _wide(x, **(dtypes or {})), over(axis)
     top = w.max(axis, keepdims=True) if shift is None else shift(w, axis)
     if shift is None:
@@ -914,26 +1684,84 @@ def _logsumexp(x, axis=-1, shift=None, put_back=True, over=lambda a: a, total=la
     return (y if keep else y.squeeze(axis)).astype(x.dtype)
 
 
-_add("logsumexp", "no-maximum", "takes no maximum out before exp, which overflows (or leaves log 0): subtract the maximum of each slice and add it again after the log",
-     _with(_logsumexp, shift=_ZERO), _with(_logsumexp, shift=_ZERO, dtypes={"double": True}))  # fmt: skip
-_add("logsumexp", "global-maximum", "subtracts one maximum for the whole array, so that slices far below it become log 0: each slice has its own", _with(_logsumexp, shift=lambda w, a: w.max(initial=-np.inf)))
-_add("logsumexp", "mean-not-maximum", "subtracts the mean: only subtracting the maximum keeps exp from overflowing", _with(_logsumexp, shift=lambda w, a: w.mean(a, keepdims=True)))
-_add("logsumexp", "maximum-not-added", "does not add the maximum again after the log", _with(_logsumexp, put_back=False))
+_add(
+    "logsumexp",
+    "no-maximum",
+    "takes no maximum out before exp, which overflows (or leaves log 0): subtract the maximum of each slice and add it again after the log",
+    _with(_logsumexp, shift=_ZERO),
+    _with(_logsumexp, shift=_ZERO, dtypes={"double": True}),
+)
+_add(
+    "logsumexp",
+    "global-maximum",
+    "subtracts one maximum for the whole array, so that slices far below it become log 0: each slice has its own",
+    _with(_logsumexp, shift=lambda w, a: w.max(initial=-np.inf)),
+)
+_add(
+    "logsumexp",
+    "mean-not-maximum",
+    "subtracts the mean: only subtracting the maximum keeps exp from overflowing",
+    _with(_logsumexp, shift=lambda w, a: w.mean(a, keepdims=True)),
+)
+_add(
+    "logsumexp", "maximum-not-added", "does not add the maximum again after the log", _with(_logsumexp, put_back=False)
+)
 _add("logsumexp", "keeps-axis", "keeps the axis: it is dropped from the answer", _with(_logsumexp, keep=True))
 _add("logsumexp", "fixed-axis", "ignores axis and always takes the last one", _with(_logsumexp, over=lambda a: -1))
-_add("logsumexp", "mean-of-exp", "takes the log of the mean of the exponentials: take the log of their sum", _with(_logsumexp, total=lambda e, a: e.mean(a, keepdims=True)))
-_add("logsumexp", "infinity-nan", "subtracts an infinite maximum, and inf - inf is NaN: a slice of -inf gives -inf, and one with +inf gives +inf", _with(_logsumexp, shift=lambda w, a: w.max(a, keepdims=True)))
-_add("logsumexp", "base-2", "takes logarithm and powers to base 2: log and exp here are the natural ones", _with(_logsumexp, exp=np.exp2, log=np.log2))
-_add("logsumexp", "eps-in-log", "adds a small number inside the log: with the maximum taken out the sum is at least 1 already", *(_with(_logsumexp, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY))
-_add("logsumexp", "maximum-only", "returns the maximum: that is what logsumexp approaches when one logit stands out", _with(_logsumexp, log=lambda s: s * 0))
-_add("logsumexp", "half-arithmetic", "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end", _with(_logsumexp, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)), noisy=True)
+_add(
+    "logsumexp",
+    "mean-of-exp",
+    "takes the log of the mean of the exponentials: take the log of their sum",
+    _with(_logsumexp, total=lambda e, a: e.mean(a, keepdims=True)),
+)
+_add(
+    "logsumexp",
+    "infinity-nan",
+    "subtracts an infinite maximum, and inf - inf is NaN: a slice of -inf gives -inf, and one with +inf gives +inf",
+    _with(_logsumexp, shift=lambda w, a: w.max(a, keepdims=True)),
+)
+_add(
+    "logsumexp",
+    "base-2",
+    "takes logarithm and powers to base 2: log and exp here are the natural ones",
+    _with(_logsumexp, exp=np.exp2, log=np.log2),
+)
+_add(
+    "logsumexp",
+    "eps-in-log",
+    "adds a small number inside the log: with the maximum taken out the sum is at least 1 already",
+    *(_with(_logsumexp, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY),
+)
+_add(
+    "logsumexp",
+    "maximum-only",
+    "returns the maximum: that is what logsumexp approaches when one logit stands out",
+    _with(_logsumexp, log=lambda s: s * 0),
+)
+_add(
+    "logsumexp",
+    "half-arithmetic",
+    "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end",
+    _with(_logsumexp, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)),
+    noisy=True,
+)
 
 
 def _shape_of(size):
     return (size,) if isinstance(size, (int, np.integer)) else tuple(size)
 
 
-def _noisy_argmax(logits, rng, size, noise=lambda rng, shape: rng.gumbel(size=shape), scores=lambda logits: logits, sign=1, pick=np.argmax, shared=False, same=False):
+def _noisy_argmax(
+    logits,
+    rng,
+    size,
+    noise=lambda rng, shape: rng.gumbel(size=shape),
+    scores=lambda logits: logits,
+    sign=1,
+    pick=np.argmax,
+    shared=False,
+    same=False,
+):
     shape = _shape_of(size)
     drawn = (*shape, 1) if same else (1,) * len(shape) + (len(logits),) if shared else (*shape, len(logits))
     noisy = scores(logits) + sign * noise(rng, drawn)
@@ -968,21 +1796,74 @@ def _as_float(logits, rng, size):
     return _noisy_argmax(logits, rng, size).astype(float)
 
 
-_add("gumbel_max", "gaussian-noise", "adds Gaussian noise: that is the probit model; only Gumbel noise gives softmax", _with(_noisy_argmax, noise=_gaussian))
-_add("gumbel_max", "laplace-noise", "adds Laplace noise: only Gumbel noise, -log(-log(u)), gives softmax", _with(_noisy_argmax, noise=_laplace))
-_add("gumbel_max", "uniform-noise", "adds uniform noise: only Gumbel noise, -log(-log(u)), gives softmax", _with(_noisy_argmax, noise=lambda rng, shape: rng.random(shape)))
-_add("gumbel_max", "exponential-noise", "adds exponential noise, -log(u): Gumbel noise takes the logarithm twice, -log(-log(u))", _with(_noisy_argmax, noise=lambda rng, shape: -np.log1p(-rng.random(shape))))
-_add("gumbel_max", "minus-gumbel", "subtracts the noise (or has a sign of -log(-log(u)) wrong): Gumbel noise is skewed, so its sign matters", _with(_noisy_argmax, sign=-1))
-_add("gumbel_max", "no-noise", "draws the same class every time: each class of each sample needs noise of its own", _with(_noisy_argmax, sign=0))
-_add("gumbel_max", "shared-noise", "uses the same noise for every sample, so that all are equal: each sample needs noise of its own", _with(_noisy_argmax, shared=True))
-_add("gumbel_max", "noise-of-probabilities", "adds the noise to probabilities: it belongs to the logits", _with(_noisy_argmax, scores=lambda logits: np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()))
+_add(
+    "gumbel_max",
+    "gaussian-noise",
+    "adds Gaussian noise: that is the probit model; only Gumbel noise gives softmax",
+    _with(_noisy_argmax, noise=_gaussian),
+)
+_add(
+    "gumbel_max",
+    "laplace-noise",
+    "adds Laplace noise: only Gumbel noise, -log(-log(u)), gives softmax",
+    _with(_noisy_argmax, noise=_laplace),
+)
+_add(
+    "gumbel_max",
+    "uniform-noise",
+    "adds uniform noise: only Gumbel noise, -log(-log(u)), gives softmax",
+    _with(_noisy_argmax, noise=lambda rng, shape: rng.random(shape)),
+)
+_add(
+    "gumbel_max",
+    "exponential-noise",
+    "adds exponential noise, -log(u): Gumbel noise takes the logarithm twice, -log(-log(u))",
+    _with(_noisy_argmax, noise=lambda rng, shape: -np.log1p(-rng.random(shape))),
+)
+_add(
+    "gumbel_max",
+    "minus-gumbel",
+    "subtracts the noise (or has a sign of -log(-log(u)) wrong): Gumbel noise is skewed, so its sign matters",
+    _with(_noisy_argmax, sign=-1),
+)
+_add(
+    "gumbel_max",
+    "no-noise",
+    "draws the same class every time: each class of each sample needs noise of its own",
+    _with(_noisy_argmax, sign=0),
+)
+_add(
+    "gumbel_max",
+    "shared-noise",
+    "uses the same noise for every sample, so that all are equal: each sample needs noise of its own",
+    _with(_noisy_argmax, shared=True),
+)
+_add(
+    "gumbel_max",
+    "noise-of-probabilities",
+    "adds the noise to probabilities: it belongs to the logits",
+    _with(_noisy_argmax, scores=lambda logits: np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()),
+)
 _add("gumbel_max", "argmin", "takes the smallest: the largest noisy logit wins", _with(_noisy_argmax, pick=np.argmin))
 _add("gumbel_max", "flat", "returns the samples flat: they have the shape `size`", _flattened)
 _add("gumbel_max", "floats", "returns floats: the indices of the classes are integers", _as_float)
-_add("gumbel_max", "overflowing-softmax", "computes probabilities with a softmax that overflows for large logits: with Gumbel noise no exp is needed", _inverse_cdf_overflowing)
+_add(
+    "gumbel_max",
+    "overflowing-softmax",
+    "computes probabilities with a softmax that overflows for large logits: with Gumbel noise no exp is needed",
+    _inverse_cdf_overflowing,
+)
 
 
-def _bayes(log_prior, log_likelihood, joint=lambda p, l: p + l, dtypes=None, shift=lambda j: j.max(1, keepdims=True), total=lambda e: e.sum(1, keepdims=True), after=None):
+def _bayes(
+    log_prior,
+    log_likelihood,
+    joint=lambda p, l: p + l,
+    dtypes=None,
+    shift=lambda j: j.max(1, keepdims=True),
+    total=lambda e: e.sum(1, keepdims=True),
+    after=None,
+):
     j = joint(_wide(log_prior, **(dtypes or {})), _wide(log_likelihood, **(dtypes or {})))
     e = np.exp(j - shift(j))
     y = e / total(e)
@@ -990,22 +1871,88 @@ def _bayes(log_prior, log_likelihood, joint=lambda p, l: p + l, dtypes=None, shi
 
 
 _bayes_name = "bayes_posterior"
-_add(_bayes_name, "no-prior", "leaves the prior out: posterior is prior times likelihood, normalized", _with(_bayes, joint=lambda p, l: l))
-_add(_bayes_name, "no-likelihood", "returns the prior for every sample: multiply it with the likelihood", _with(_bayes, joint=lambda p, l: p + l * 0))
-_add(_bayes_name, "no-maximum", "takes exp of the log-joint as it is, which under- or overflows: subtract each sample's maximum first",
-     *(_with(_bayes, shift=lambda j: j.dtype.type(0), dtypes=d) for d in ({}, {"double": True})))  # fmt: skip
-_add(_bayes_name, "global-maximum", "subtracts one maximum for all samples, so that samples far below it become 0/0: each sample has its own", _with(_bayes, shift=lambda j: j.max(initial=-np.inf)))
-_add(_bayes_name, "over-samples", "normalizes over the samples: each sample's posterior sums to 1 over the classes", _with(_bayes, shift=lambda j: j.max(0, keepdims=True, initial=-np.inf), total=lambda e: e.sum(0, keepdims=True)))
-_add(_bayes_name, "everything", "divides by the sum over all samples and classes: each sample's posterior sums to 1 over the classes",
-     _with(_bayes, total=lambda e: e.sum()), _with(_bayes, total=lambda e: e.sum(), shift=lambda j: j.max(initial=-np.inf)))  # fmt: skip
-_add(_bayes_name, "clips", "clips the logs instead of shifting them: what lies beyond the bounds is lost, so subtract each sample's maximum instead",
-     *(_with(_bayes, shift=lambda j: j.dtype.type(0), joint=lambda p, l, c=c: np.clip(p + l, -c, c), dtypes={"double": True}) for c in (700, 500, 100, 50)))  # fmt: skip
-_add(_bayes_name, "adds-the-prior", "adds the prior itself to the log-likelihood: logs are added, so add log_prior as it is", _with(_bayes, joint=lambda p, l: np.exp(p) + l))
-_add(_bayes_name, "prior-across-samples", "lines the prior up with the samples: it belongs to the classes, the last axis (as many samples as classes hide it)", _with(_bayes, joint=lambda p, l: p[:, None] + l))
-_add(_bayes_name, "unnormalized", "does not divide by the evidence: each sample's posterior sums to 1", _with(_bayes, shift=lambda j: j.dtype.type(0), total=lambda e: e.dtype.type(1)))
+_add(
+    _bayes_name,
+    "no-prior",
+    "leaves the prior out: posterior is prior times likelihood, normalized",
+    _with(_bayes, joint=lambda p, l: l),
+)
+_add(
+    _bayes_name,
+    "no-likelihood",
+    "returns the prior for every sample: multiply it with the likelihood",
+    _with(_bayes, joint=lambda p, l: p + l * 0),
+)
+_add(
+    _bayes_name,
+    "no-maximum",
+    "takes exp of the log-joint as it is, which under- or overflows: subtract each sample's maximum first",
+    *(_with(_bayes, shift=lambda j: j.dtype.type(0), dtypes=d) for d in ({}, {"double": True})),
+)
+_add(
+    _bayes_name,
+    "global-maximum",
+    "subtracts one maximum for all samples, so that samples far below it become 0/0: each sample has its own",
+    _with(_bayes, shift=lambda j: j.max(initial=-np.inf)),
+)
+_add(
+    _bayes_name,
+    "over-samples",
+    "normalizes over the samples: each sample's posterior sums to 1 over the classes",
+    _with(_bayes, shift=lambda j: j.max(0, keepdims=True, initial=-np.inf), total=lambda e: e.sum(0, keepdims=True)),
+)
+_add(
+    _bayes_name,
+    "everything",
+    "divides by the sum over all samples and classes: each sample's posterior sums to 1 over the classes",
+    _with(_bayes, total=lambda e: e.sum()),
+    _with(_bayes, total=lambda e: e.sum(), shift=lambda j: j.max(initial=-np.inf)),
+)
+_add(
+    _bayes_name,
+    "clips",
+    "clips the logs instead of shifting them: what lies beyond the bounds is lost, so subtract each sample's maximum instead",
+    *(
+        _with(
+            _bayes,
+            shift=lambda j: j.dtype.type(0),
+            joint=lambda p, l, c=c: np.clip(p + l, -c, c),
+            dtypes={"double": True},
+        )
+        for c in (700, 500, 100, 50)
+    ),
+)
+_add(
+    _bayes_name,
+    "adds-the-prior",
+    "adds the prior itself to the log-likelihood: logs are added, so add log_prior as it is",
+    _with(_bayes, joint=lambda p, l: np.exp(p) + l),
+)
+_add(
+    _bayes_name,
+    "prior-across-samples",
+    "lines the prior up with the samples: it belongs to the classes, the last axis (as many samples as classes hide it)",
+    _with(_bayes, joint=lambda p, l: p[:, None] + l),
+)
+_add(
+    _bayes_name,
+    "unnormalized",
+    "does not divide by the evidence: each sample's posterior sums to 1",
+    _with(_bayes, shift=lambda j: j.dtype.type(0), total=lambda e: e.dtype.type(1)),
+)
 _add(_bayes_name, "log-posterior", "returns the log of the posterior: take exp at the end", _with(_bayes, after=np.log))
-_add(_bayes_name, "one-hot", "decides for the likeliest class: the posterior keeps the doubt", _with(_bayes, after=lambda y: (y == y.max(1, keepdims=True)) * 1.0))
-_add(_bayes_name, "subtracts-the-prior", "divides by the prior: multiply with it (add its log)", _with(_bayes, joint=lambda p, l: l - p))
+_add(
+    _bayes_name,
+    "one-hot",
+    "decides for the likeliest class: the posterior keeps the doubt",
+    _with(_bayes, after=lambda y: (y == y.max(1, keepdims=True)) * 1.0),
+)
+_add(
+    _bayes_name,
+    "subtracts-the-prior",
+    "divides by the prior: multiply with it (add its log)",
+    _with(_bayes, joint=lambda p, l: l - p),
+)
 
 # ---- the question's output (PyTorch) ---------------------------------------------------------------------------------
 
@@ -1035,11 +1982,36 @@ def _draw(torch, seed, weight=lambda torch: torch.rand(1), first="weight", again
 
 
 _old = "old_output"
-_add(_old, "today", "gives today's output, with a weight of 1: before version 1.2 the weight was drawn from U(0, 1)", _old_output(lambda torch, seed: _draw(torch, seed, weight=lambda t: 1.0)))
-_add(_old, "input-first", "draws the input before the weight: the layer was made first, so its weight came first out of the stream", _old_output(lambda torch, seed: _draw(torch, seed, first="input")))
-_add(_old, "normal-weight", "draws the weight from N(0, 1): it came from U(0, 1), torch.rand", _old_output(lambda torch, seed: _draw(torch, seed, weight=lambda t: t.randn(1))))
-_add(_old, "seeds-twice", "seeds again before drawing the input: one seed, one stream, the weight and then the input", _old_output(lambda torch, seed: _draw(torch, seed, again=True)))
-_add(_old, "ignores-seed", "ignores the seed it is given and always takes 0", _old_output(lambda torch, seed: _draw(torch, 0)))
+_add(
+    _old,
+    "today",
+    "gives today's output, with a weight of 1: before version 1.2 the weight was drawn from U(0, 1)",
+    _old_output(lambda torch, seed: _draw(torch, seed, weight=lambda t: 1.0)),
+)
+_add(
+    _old,
+    "input-first",
+    "draws the input before the weight: the layer was made first, so its weight came first out of the stream",
+    _old_output(lambda torch, seed: _draw(torch, seed, first="input")),
+)
+_add(
+    _old,
+    "normal-weight",
+    "draws the weight from N(0, 1): it came from U(0, 1), torch.rand",
+    _old_output(lambda torch, seed: _draw(torch, seed, weight=lambda t: t.randn(1))),
+)
+_add(
+    _old,
+    "seeds-twice",
+    "seeds again before drawing the input: one seed, one stream, the weight and then the input",
+    _old_output(lambda torch, seed: _draw(torch, seed, again=True)),
+)
+_add(
+    _old,
+    "ignores-seed",
+    "ignores the seed it is given and always takes 0",
+    _old_output(lambda torch, seed: _draw(torch, 0)),
+)
 
 
 def _old_unscaled(torch, seed):
@@ -1061,7 +2033,12 @@ def _old_input(seed):
 
 
 _add(_old, "weight-not-applied", "draws the weight but does not multiply by it", _old_output(_old_unscaled))
-_add(_old, "divides-by-n-1", "divides by n-1 (torch's std and var do by default): batch norm uses the biased variance, correction=0", _old_unbiased)
+_add(
+    _old,
+    "divides-by-n-1",
+    "divides by n-1 (torch's std and var do by default): batch norm uses the biased variance, correction=0",
+    _old_unbiased,
+)
 _add(_old, "not-normalized", "does not normalize: batch norm comes before the weight", _old_input)
 
 # Wrong for every array: another dtype, and a changed input (which check() sees directly; these stand for it in the tests).
@@ -1076,4 +2053,6 @@ for _name, _right in {
     "logsumexp": _logsumexp,
 }.items():
     _add(_name, MUTATES_INPUT, "changes its input: work on a copy", _mutating(_right))
-    _add(_name, "always-float64", "returns float64 always: the answer keeps the dtype of the input", _in_float64(_right))
+    _add(
+        _name, "always-float64", "returns float64 always: the answer keeps the dtype of the input", _in_float64(_right)
+    )

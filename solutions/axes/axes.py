@@ -32,6 +32,7 @@ from normlab.check import check
 #
 # For images, (N, C, H, W), a channel's statistics run over N, H and W: that is N·H·W values for one mean.
 
+
 # %% solution="batch_norm"
 def batch_norm(x, weight, bias, eps=1e-5):
     """Training-mode batch norm over all axes but axis 1."""
@@ -93,6 +94,7 @@ check(batch_norm, "batch_norm", part="edges")
 #
 # `[[1, 3], [10, 30]]` with `normalized_shape=(2,)` becomes `[[-1, 1], [-1, 1]]` (without eps): each row has a mean of
 # its own. No example knows of any other.
+
 
 # %% solution="layer_norm"
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -159,6 +161,7 @@ check(layer_norm, "layer_norm", part="edges")
 # One example, two channels, two positions, `[[[1, 3], [10, 30]]]`: each channel becomes -1, 1 (without eps). The contrast of
 # an image channel is gone, and what is left is its pattern.
 
+
 # %% solution="instance_norm"
 def instance_norm(x, weight=None, bias=None, eps=1e-5):
     """Instance norm over the positions, axes 2 and on."""
@@ -223,6 +226,7 @@ check(instance_norm, "instance_norm", part="edges")
 #
 # Four channels without positions, `[[1, 3, 10, 30]]`, in two groups: 1 and 3 share a mean, and so do 10 and 30. The answer
 # is `[[-1, 1, -1, 1]]` (without eps).
+
 
 # %% solution="group_norm"
 def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
@@ -291,6 +295,7 @@ check(group_norm, "group_norm", part="edges")
 #
 # `[3, -4]` has the mean square 12.5, whose root is 3.54: the answer is `[0.849, -1.131]`. No mean is subtracted, so the answer
 # need not add up to 0.
+
 
 # %% solution="rms_norm"
 def rms_norm(x, normalized_shape, weight=None, eps=None):

@@ -31,6 +31,7 @@ from normlab.check import check
 # This is `torch.nn.functional.normalize(x, p=1)`. Norm and eps live in `float32` or wider: in `float16` the eps of 1e-12
 # would be 0.
 
+
 # %% solution="normalize_l1"
 def normalize_l1(x, axis=-1, eps=1e-12):
     """x / max(sum of |x| along axis, eps), an array like x."""
@@ -91,6 +92,7 @@ check(normalize_l1, "normalize_l1", part="edges")
 #
 # This is `torch.nn.functional.normalize(x)`. Mind `float16` again: 300 squared does not fit.
 
+
 # %% solution="normalize_l2"
 def normalize_l2(x, axis=-1, eps=1e-12):
     """x / max(its length along axis, eps), an array like x."""
@@ -147,6 +149,7 @@ check(normalize_l2, "normalize_l2", part="edges")
 #
 # `[2, 4, 3]` becomes `[0, 1, 0.5]`. The smallest value becomes 0 and the largest 1, *exactly*: a small number added to
 # the denominator would spoil that.
+
 
 # %% solution="min_max"
 def min_max(x, axis=-1):
@@ -206,6 +209,7 @@ check(min_max, "min_max", part="edges")
 # The rows of `[[1, 3], [10, 30]]` become `[-1, 1]` both (without eps): each row has its own mean and its own scale.
 #
 # With the last axis this is layer norm without weight and bias.
+
 
 # %% solution="z_score"
 def z_score(x, axis=-1, eps=1e-5):

@@ -34,6 +34,7 @@ from normlab.check import check
 # comes out as zeros. And a `float16` array is computed in `float32` and turned back at the end, because the square of
 # 300 does not fit into `float16`.
 
+
 # %% solution="standardize"
 def standardize(x, eps=1e-5):
     """x with mean 0 and variance 1 (but for eps)."""
@@ -103,6 +104,7 @@ check(standardize, "standardize", part="edges")
 # 0.4963, and the first of the eight numbers is -0.1461.
 #
 # This exercise is in PyTorch, and all of PyTorch is allowed: the point is the story, not the formula.
+
 
 # %% solution="old_output"
 def old_output(seed):

@@ -29,6 +29,7 @@ from normlab.check import check
 # The samples `[0, 0.5, 1, 2, 7]` and the edges `[0, 1, 2]`: the first bin holds 0 and 0.5, the second holds 1 and
 # 2, and 7 is outside. So the answer is `[0.5, 0.5]`.
 
+
 # %% solution="histogram_probabilities"
 def histogram_probabilities(x, edges):
     """Each bin's share of the samples inside the edges."""
@@ -89,6 +90,7 @@ check(histogram_probabilities, "histogram_probabilities", part="edges")
 # Half of the samples in a bin of width 1 and half in a bin of width 2: the heights are `[0.5, 0.25]`. The wide bar is
 # lower, and both have area one half.
 
+
 # %% solution="histogram_density"
 def histogram_density(x, edges):
     """Probability over width for each bin."""
@@ -147,6 +149,7 @@ check(histogram_density, "histogram_density", part="edges")
 # Training points `[0.5, 1.5, 1.6, 1.7]` with edges `[0, 1, 2]` have the densities 0.25 and 0.75. The test points `[0.2,
 # 1.2]` score `(log 0.25 + log 0.75) / 2 = -0.837`. With a test point at 2.5 the score is `-inf`: the histogram calls that
 # point impossible.
+
 
 # %% solution="held_out_log_likelihood"
 def held_out_log_likelihood(train, test, edges):

@@ -30,6 +30,7 @@ from normlab.check import check
 # A logit of `-inf` gets weight 0. A slice of nothing but `-inf` has no distribution, and a slice with a NaN has none
 # either: both become NaN, as in PyTorch.
 
+
 # %% solution="softmax"
 def softmax(x, axis=-1):
     """exp(x) over its sum along axis; an array like x."""
@@ -89,6 +90,7 @@ check(softmax, "softmax", part="edges")
 # `[0, 0]` gives $\log 2 = 0.693$, and `[1000, 1000]` gives $1000.693$. A slice of nothing but `-inf` is an empty sum, whose
 # log is `-inf`; a slice with a `+inf` gives `+inf`.
 
+
 # %% solution="logsumexp"
 def logsumexp(x, axis=-1):
     """log of the sum of exp(x) along axis, which is dropped."""
@@ -146,6 +148,7 @@ check(logsumexp, "logsumexp", part="edges")
 #
 # The check draws 20,000 samples and compares frequencies. A right sampler is refused with a probability of less than one in
 # a billion.
+
 
 # %% solution="gumbel_max"
 def gumbel_max(logits, rng, size):
@@ -206,6 +209,7 @@ check(gumbel_max, "gumbel_max", part="edges")
 #
 # Log-likelihoods of -10,000 are nothing unusual (a sample with a thousand features has such), and exp of that is 0. What
 # is impossible, a class of prior 0 or a likelihood of 0, has the log `-inf` and gets posterior 0.
+
 
 # %% solution="bayes_posterior"
 def bayes_posterior(log_prior, log_likelihood):
