@@ -57,7 +57,7 @@ lab: $(VENV) ## copy missing exercise notebooks to work/ and open JupyterLab the
 # -- Grade -----------------------------------------------------------------------------------------------------------
 
 grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to feedback
-	@$(BIN)/python -m grading.demo
+	@$(BIN)/python -B -m grading.demo
 
 # -- Prove and maintain ----------------------------------------------------------------------------------------------
 

