@@ -1,4 +1,4 @@
-"""The chapters as text: their rhythm, their code, and what they promise. The built pages are test_site.py's business."""
+"""The chapters as text: their rhythm, their code, what they promise. The built pages are test_site.py's business."""
 
 import re
 from html import unescape

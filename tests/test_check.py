@@ -31,7 +31,7 @@ from torch.nn.functional import softmax as functional_soft
 
 import normlab.reference
 from normlab import check as check_module
-from normlab import exercises
+from normlab import exercises, guard
 from normlab.check import CheckFailed, check
 from normlab.exercises import truth as the_truth
 from normlab.mistakes import CALLS_THE_ANSWER, MISTAKES, MUTATES_INPUT
@@ -41,7 +41,7 @@ from normlab.reference import softmax as from_the_reference
 @pytest.fixture(autouse=True)
 def _public_and_quick(monkeypatch):
     monkeypatch.delenv("NORMLAB_SECRET_FILE", raising=False)
-    monkeypatch.setattr(check_module, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(guard, "CALL_SECONDS", 1.0)
 
 
 def softmax(x, axis=-1):
@@ -767,7 +767,7 @@ def test_nothing_is_left_behind(candidate):
     assert {key: value for key, value in after.items() if value != before[key]} == {}
 
 
-@pytest.mark.parametrize("name", exercises.EXERCISES)
+@pytest.mark.parametrize("name", ["softmax", "bayes_posterior", "held_out_log_likelihood", "layer_norm"])
 def test_the_callers_numpy_errors_do_not_matter(monkeypatch, name):
     monkeypatch.setattr(check_module, "_benches", {})
     with np.errstate(all="raise"):
@@ -804,7 +804,8 @@ def test_the_import_of_pytorch_does_not_count_against_the_candidate(tmp_path):
     script = """
 import sys, normlab, normlab.check as c
 assert not {"torch", "numba", "triton", "scipy"} & set(sys.modules), "loaded at import"
-c.CALL_SECONDS = 0.5
+from normlab import guard
+guard.CALL_SECONDS = 0.5
 import numpy as np
 def z_score(x, axis=-1, eps=1e-5):
     import torch

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from normlab import check
+from normlab import check, verdict
 from normlab.exercises import EXERCISES
 from normlab.mistakes import MISTAKES, MUTATES_INPUT
 
@@ -12,7 +12,7 @@ from normlab.mistakes import MISTAKES, MUTATES_INPUT
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_mistake_is_refused_for_its_own_reason(name):
     """And each of its variants. Under a course's secret the tests of the command line say the same."""
-    bench = check._Bench(EXERCISES[name], b"public")
+    bench = verdict.Bench(EXERCISES[name], b"public")
     for mistake in MISTAKES[name]:
         for wrong in (mistake.wrong, *mistake.variants):
             refusal = check._refusal(bench, wrong, None)

@@ -1,0 +1,283 @@
+"""Runs a candidate on one case, watched: what it prints is swallowed, its time is limited, and calls of what it is to
+write itself are refused. What it did comes back as an Outcome; nothing it does escapes as an exception.
+
+This keeps honest code from harming a notebook. It is no sandbox: whoever means harm can get around it.
+"""
+
+import builtins
+import contextlib
+import inspect
+import io
+import os
+import random
+import signal
+import sys
+import threading
+import types
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from normlab.exercises import TORCH_NORMS, TORCH_RESCALING, TORCH_SOFTMAXES
+from normlab.mistakes import CALLS_THE_ANSWER
+
+CALL_SECONDS = 5.0  # for one call on one small case; a slow right answer in pure Python takes well under one
+PRINTED_CHARACTERS = 100_000  # during one call
+
+
+class Stop(BaseException):
+    """Ends a candidate's call; a BaseException, so that `except Exception` in the candidate does not swallow it. A bare
+    `except:` does, so the first of a call is kept: what a candidate does after it no longer counts."""
+
+    first = None
+
+    def __init__(self, sentence):
+        super().__init__(sentence)
+        Stop.first = Stop.first or self
+
+
+@dataclass
+class Outcome:
+    """What a candidate did on one case: the value it returned (and `kept`, a copy, once it is found right) or the
+    exception it raised; `stopped` says why it was refused without an answer, and under which slug; `mutated` that it
+    changed an argument; `idle` that a sampler drew nothing from its generator."""
+
+    value: object = None
+    kept: np.ndarray | None = None
+    error: BaseException | None = None
+    stopped: str | None = None
+    slug: str | None = None
+    mutated: bool = False
+    idle: bool = False
+
+
+class _Sink(io.TextIOBase):
+    """Swallows what a candidate prints, up to a limit: text on stderr would cost all points in nbgrader."""
+
+    def __init__(self):
+        self.left = PRINTED_CHARACTERS
+
+    def write(self, text):
+        self.left -= len(text)
+        if self.left < 0:
+            raise Stop(f"prints more than {PRINTED_CHARACTERS:,} characters: remove the print from the loop")
+        return len(text)
+
+
+class _SamplerRng:
+    """The generator that a sampling exercise allows: `gumbel` and `random`, of numpy.random.Generator's signatures."""
+
+    def __init__(self, rng):
+        self._rng = rng
+        self.drawn = False
+
+    def gumbel(self, loc=0.0, scale=1.0, size=None):
+        self.drawn = True
+        return self._rng.gumbel(loc, scale, size)
+
+    def random(self, size=None, dtype=np.float64, out=None):
+        self.drawn = True
+        return self._rng.random(size, dtype, out)
+
+    def __getattr__(self, name):
+        raise Stop(f"calls rng.{name}: the randomness is to come from rng.gumbel or rng.random alone")
+
+
+def _refuse_forbidden_calls(normlab_too):
+    """A profile function that stops a call of what the exercise is to write, under whatever name it was imported."""
+    forbidden = {*TORCH_NORMS, *TORCH_SOFTMAXES, *TORCH_RESCALING}
+
+    def stop(name):
+        raise Stop(f"calls {name}: this exercise is to write it, with NumPy")
+
+    def torch_name(name):
+        bare = name.strip("_")
+        for prefix in ("native_", "fused_", "special_"):
+            bare = bare.removeprefix(prefix)
+        return next((f for f in forbidden if bare == f or bare.startswith(f + "_")), None)
+
+    def profile(frame, event, arg):
+        if Stop.first:  # the verdict stands: whoever swallowed it may go on, lest a stubborn loop never end
+            return
+        if event == "call":
+            module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
+            if module.startswith("scipy.special"):
+                stop(f"scipy.special ({name})")
+            if normlab_too and module.startswith("normlab.") and module != __name__:
+                stop("normlab")
+            if module == "torch._ops" and name == "__call__":
+                name = str(frame.f_locals.get("self")).split(".")[1:2]
+                name = name[0] if name else ""
+            if module.startswith(("torch.nn.functional", "torch._ops")) and torch_name(name):
+                stop(f"torch's {name}")
+        elif event == "c_call":
+            owner, name = getattr(arg, "__self__", None), getattr(arg, "__name__", "")
+            from_torch = (getattr(arg, "__module__", None) or type(owner).__module__ or "").startswith("torch")
+            if from_torch and torch_name(name):
+                stop(f"torch's {name}")
+
+    return profile
+
+
+@contextlib.contextmanager
+def _time_limit(seconds):
+    """Raises Stop in the main thread when time is up, again and again until the candidate gives way. Elsewhere than in
+    a main thread with Unix signals there is no limit here: the command line then ends the whole process."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(signum, frame):
+        raise Stop(f"does not return within {seconds:g} seconds: look for a loop that never ends")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _no_exit(*_):
+    raise Stop("ends the whole process (os._exit): a function returns or raises")
+
+
+def _no_input(*_):
+    raise Stop("asks for input: a function gets all it needs as arguments")
+
+
+@contextlib.contextmanager
+def _attribute(owner, name, value):
+    """owner.name is `value` meanwhile."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _silent_descriptors():
+    """Sends what bypasses sys.stdout and sys.stderr (os.system, libraries in C) to nowhere."""
+    kept = []
+    with contextlib.suppress(OSError):
+        silent = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):
+            kept.append((os.dup(descriptor), descriptor))
+            os.dup2(silent, descriptor)
+        os.close(silent)
+    try:
+        yield
+    finally:
+        for copy, descriptor in kept:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@contextlib.contextmanager
+def _random_states():
+    """Puts the global generators back as they were: seeding them is a candidate's right, not the caller's surprise."""
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002 - it is theirs
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        if torch:
+            torch.set_rng_state(states[2])
+
+
+@contextlib.contextmanager
+def _watched(profile):
+    """Calls `profile` for the calls of this thread and of those it starts, and for PyTorch's functions as well where C
+    code calls them (functools.partial, map), which a profile function does not see."""
+    if profile is None:
+        yield
+        return
+    torch, before, before_in_threads = sys.modules.get("torch"), sys.getprofile(), threading.getprofile()
+
+    def from_c(function):
+        if isinstance(function, (types.BuiltinFunctionType, types.MethodDescriptorType)):
+            profile(None, "c_call", function)
+
+    with _torch_calls(torch, from_c) if torch else contextlib.nullcontext():
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(before_in_threads)
+
+
+def _torch_calls(torch, seen):
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen(function)
+            return function(*args, **(kwargs or {}))
+
+    return Mode()
+
+
+@contextlib.contextmanager
+def guard(seconds, profile=None):
+    """Runs its body with printing swallowed, warnings ignored, time limited and calls watched. Errors: the first Stop
+    of the body, also when the body swallowed it."""
+    sink, Stop.first = _Sink(), None
+    with (
+        _attribute(os, "_exit", _no_exit),
+        _attribute(builtins, "input", _no_input),
+        _silent_descriptors(),
+        _random_states(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+        _time_limit(seconds),
+        _watched(profile),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+    if Stop.first:
+        raise Stop.first
+
+
+def _bytes_of(args, kwargs):
+    arrays = (a for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray))
+    return [(a.shape, a.dtype, a.tobytes()) for a in arrays]
+
+
+def run(candidate, exercise, case, seed, watched=True):
+    """The Outcome of the candidate on one case."""
+    args, kwargs = exercise.draw(case, seed)
+    if exercise.returns == "samples":
+        args = (args[0], _SamplerRng(args[1]), *args[2:])
+    before = _bytes_of(args, kwargs)
+    profile = None
+    if watched and not exercise.torch_exercise:
+        # A known mistake may run from its own file: that is how the tests and the curious try them.
+        profile = _refuse_forbidden_calls(getattr(candidate, "__module__", "") != "normlab.mistakes")
+    outcome = Outcome()
+    try:
+        with guard(CALL_SECONDS, profile):
+            outcome.value = candidate(*args, **kwargs)
+            if inspect.iscoroutine(outcome.value):
+                outcome.value.close()  # or Python complains on stderr that nobody awaited it
+    except Stop:
+        pass
+    except SystemExit:
+        outcome.stopped = "calls exit: a function returns or raises"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a learner's code raises is an answer about that code
+        outcome.error = error.with_traceback(None)  # its frames would keep a learner's gigabytes alive
+    if Stop.first:
+        outcome.stopped = str(Stop.first)
+        outcome.slug = CALLS_THE_ANSWER if "is to write it" in outcome.stopped else None
+    outcome.mutated = outcome.stopped is None and before != _bytes_of(args, kwargs)
+    outcome.idle = exercise.returns == "samples" and not args[1].drawn
+    return outcome
