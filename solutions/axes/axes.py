@@ -80,7 +80,7 @@ check(batch_norm, "batch_norm", part="edges")
 # %% [markdown] about="layer_norm"
 # ## layer_norm ★
 #
-# Normalize each example over its trailing axes.
+# Normalize each slice along the trailing axes: each row of a batch of vectors, each token of a batch of sequences.
 #
 # `layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5)`
 #
@@ -93,7 +93,7 @@ check(batch_norm, "batch_norm", part="edges")
 # | returns | $\hat x \cdot$ weight + bias, an array like `x` |
 #
 # `[[1, 3], [10, 30]]` with `normalized_shape=(2,)` becomes `[[-1, 1], [-1, 1]]` (without eps): each row has a mean of
-# its own. No example knows of any other.
+# its own. No row knows of any other.
 
 
 # %% solution="layer_norm"
@@ -279,7 +279,7 @@ check(group_norm, "group_norm", part="edges")
 # %% [markdown] about="rms_norm"
 # ## rms_norm
 #
-# Divide each example by its root mean square.
+# Divide each slice along the trailing axes by its root mean square.
 #
 # `rms_norm(x, normalized_shape, weight=None, eps=None)`
 #

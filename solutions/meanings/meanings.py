@@ -3,6 +3,10 @@
 #
 # Four functions, one word. Each takes the slices of an array along one axis and fixes one property of them. All four take
 # `axis`, and all four are a few lines long; what differs is what they promise.
+#
+# In all of them the answer has the shape and dtype of `x`, and `x` stays as it was. `float16` is computed in `float32` and
+# turned back at the end: sums and squares of a few hundred overflow it. A NaN makes its slice NaN, but for `min_max`, where
+# nothing is asked.
 
 # %% setup=true
 import numpy as np
@@ -28,8 +32,8 @@ from normlab.check import check
 # `[1, -3]` has absolute values 1 and 3, which add up to 4: the answer is `[0.25, -0.75]`. Its absolute values add up
 # to 1; its values do not, because one is negative.
 #
-# This is `torch.nn.functional.normalize(x, p=1)`. Norm and eps live in `float32` or wider: in `float16` the eps of 1e-12
-# would be 0.
+# This is `torch.nn.functional.normalize(x, p=1)`. A slice of zeros stays zero. In `float16` the eps of 1e-12 would be 0, so
+# norm and eps are `float32` for `float16` input, and have the dtype of `x` otherwise.
 
 
 # %% solution="normalize_l1"
@@ -69,8 +73,8 @@ check(normalize_l1, "normalize_l1", part="edges")
 # </details></details></details>
 
 # %% [markdown] after="normalize_l1"
-# If nothing is negative, the L1 norm is the sum, and this is the normalization the question had in mind: it makes shares
-# that add up to 1. *Harder:* for which inputs does `normalize_l1` give the same as `softmax`?
+# If nothing is negative, the L1 norm is the sum, and this makes shares that add up to 1. *Harder:* apply it to
+# `np.exp(x)`. Which function of this course have you written?
 
 # %% [markdown] about="normalize_l2"
 # ## normalize_l2
@@ -248,5 +252,5 @@ check(z_score, "z_score", part="edges")
 # </details></details></details>
 
 # %% [markdown] after="z_score"
-# One argument, `axis`, is the whole difference between the norms of this course: pool along the batch and it is batch
+# One argument, `axis`, is most of the difference between the norms of this course: pool along the batch and it is batch
 # norm, along the features and it is layer norm. *Harder:* write `z_score` so that `axis` may be a tuple.

@@ -30,9 +30,10 @@ from normlab.check import check
 # Take `[1, 3]` and no eps. The mean is 2, the deviations are -1 and 1, their squares are 1 and 1, so the variance is 1
 # and the answer is `[-1, 1]`. It adds up to 0, as it must: the mean was taken out.
 #
-# Three things the check looks at. The variance divides by $n$, not $n - 1$. A constant array has nothing to scale and
-# comes out as zeros. And a `float16` array is computed in `float32` and turned back at the end, because the square of
-# 300 does not fit into `float16`.
+# Some things the check looks at. The variance divides by $n$, not $n - 1$. A constant array has nothing to scale and
+# comes out as zeros. Values near ten million keep their digits, if you subtract the mean before you square. A `float16`
+# array is computed in `float32` and turned back at the end, because the square of 300 does not fit into `float16`. And a
+# NaN that slips in shows: everything becomes NaN.
 
 
 # %% solution="standardize"

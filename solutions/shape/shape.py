@@ -2,7 +2,8 @@
 # # Exercises: does it keep the shape?
 #
 # Three functions about histograms. The first two turn counts into probabilities and into a density; the third asks what
-# the histogram is worth on points that it has not seen.
+# the histogram is worth on points that it has not seen. Counts are integers, however the samples are stored: `float16`
+# cannot count past 2048.
 
 # %% setup=true
 import numpy as np

@@ -3,6 +3,8 @@
 #
 # Softmax turns any row of numbers into weights that add up to 1. Four exercises: the function itself, the number in its
 # denominator, a way to draw from it without computing it, and the place where it comes from on its own.
+#
+# As everywhere, `float16` is computed in `float32` and turned back at the end, and the input stays as it was.
 
 # %% setup=true
 import numpy as np
@@ -88,7 +90,7 @@ check(softmax, "softmax", part="edges")
 # $$\operatorname{logsumexp}(x) = \log \sum_i e^{x_i}$$
 #
 # `[0, 0]` gives $\log 2 = 0.693$, and `[1000, 1000]` gives $1000.693$. A slice of nothing but `-inf` is an empty sum, whose
-# log is `-inf`; a slice with a `+inf` gives `+inf`.
+# log is `-inf`; a slice with a `+inf` gives `+inf`. A NaN makes its slice NaN.
 
 
 # %% solution="logsumexp"
