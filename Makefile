@@ -45,7 +45,7 @@ _build/results: $(VENV) $(shell find normlab book -name '*.py' -not -path '*/_ex
 	@mkdir -p _build && touch $@
 
 # Sphinx does not notice changes of what stands beside the pages: then it reads all of them again.
-_build/pages: _build/results _config.yml _toc.yml book/references.bib $(shell find solutions -name '*.py') $(shell find book/_ext -type f -not -name '*.pyc')
+_build/pages: _build/results _config.yml $(wildcard _toc.yml book/references.bib) $(shell find solutions -name '*.py') $(shell find book/_ext -type f -not -name '*.pyc')
 	@rm -rf _build/.doctrees
 	@touch $@
 

@@ -519,7 +519,16 @@ def test_executed_pages_are_not_kept_when_the_code_changes(extension, tmp_path):
     assert not first.exists()
 
 
-def test_a_failing_cell_fails_the_build():
-    config = yaml.safe_load((REPO / "_config.yml").read_text())
-    assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
-    assert "allow_errors" not in config["execute"]
+def test_a_failing_cell_fails_the_build(tmp_path):
+    """A page of one cell that raises, built with the book's own settings."""
+    for name in ("_config.yml", "nbgrader_config.py"):
+        shutil.copy(REPO / name, tmp_path)
+    shutil.copytree(REPO / "book" / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "book" / "references.bib", tmp_path / "book")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    head = (REPO / "book" / "index.md").read_text(encoding="utf-8").split("\n# ")[0]
+    (tmp_path / "book" / "index.md").write_text(f"{head}\n# A page\n\n```{{code-cell}} python\n1 / 0\n```\n")
+    command = [sys.executable, "-m", "jupyter_book", "build", ".", "--quiet", "-W", "-n", "--keep-going"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert built.returncode != 0
+    assert "ZeroDivisionError" in built.stdout + built.stderr
