@@ -528,7 +528,17 @@ def test_a_failing_cell_fails_the_build(tmp_path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
     head = (REPO / "book" / "index.md").read_text(encoding="utf-8").split("\n# ")[0]
     (tmp_path / "book" / "index.md").write_text(f"{head}\n# A page\n\n```{{code-cell}} python\n1 / 0\n```\n")
-    command = [sys.executable, "-m", "jupyter_book", "build", ".", "--quiet", "-W", "-n", "--keep-going"]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        ".",
+        "--quiet",
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert built.returncode != 0
     assert "ZeroDivisionError" in built.stdout + built.stderr
