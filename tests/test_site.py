@@ -297,6 +297,21 @@ def test_committing_opens_the_answer_and_is_remembered(prediction, matches):
     assert not block.locator(".predict-answer").is_visible()
 
 
+def test_the_measurement_below_a_prediction_waits_for_the_commitment(prediction):
+    tab, _, _ = prediction
+    block, measured = tab.locator(".predict").first, tab.locator(".predict-covered").first
+    assert tab.locator(".predict-covered").count() > 0
+    assert not measured.is_visible()
+    tab.emulate_media(media="print")
+    assert measured.is_visible()
+    tab.emulate_media(media="screen")
+    covered = tab.locator(".predict-covered").count()
+    block.locator("input[type=radio]").first.check()
+    block.get_by_role("button", name="Commit").click()
+    assert tab.locator(".predict-covered").count() < covered
+    assert not tab.locator(".predict-wait").first.is_visible()
+
+
 def test_a_prediction_works_by_keyboard(prediction):
     tab, options, _ = prediction
     block = tab.locator(".predict").first

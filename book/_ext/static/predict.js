@@ -21,8 +21,18 @@
     return element;
   }
 
+  /* The cells that stand right below a prediction are its measurement: they show the answer too. */
+  function measurement(block) {
+    const cells = [];
+    for (let next = block.nextElementSibling; next?.classList.contains("cell"); next = next.nextElementSibling) cells.push(next);
+    return cells;
+  }
+
   function enhance(block) {
     const { key, right } = block.dataset;
+    const cells = measurement(block);
+    const wait = make("p", { className: "predict-wait", textContent: "The measurement stands here once you have committed." });
+    if (cells.length) block.after(wait);
     const question = block.querySelector(".predict-question");
     const list = block.querySelector(".predict-options");
     const answer = block.querySelector(".predict-answer");
@@ -63,6 +73,8 @@
       again.hidden = !committed;
       answer.hidden = !committed;
       answer.open = committed;
+      wait.hidden = committed;
+      cells.forEach((cell) => cell.classList.toggle("predict-covered", !committed));
       result.textContent = !committed ? ""
         : choice === right ? "Your prediction matches what happens."
         : "Your prediction differs from what happens.";
