@@ -180,6 +180,14 @@ def test_grade_cells(repo, tree):
             assert cell.metadata.nbgrader.grade == identity.startswith("check-")
 
 
+def test_what_was_learned_is_folded(repo):
+    for stem in STEMS:
+        for identity, cell in graded(read(repo, "exercises", stem)).items():
+            if identity.startswith("after-"):
+                assert cell.source.startswith("<details><summary>After you have passed</summary>\n\n"), identity
+                assert cell.source.endswith("\n\n</details>"), identity
+
+
 def test_three_hints_open_one_after_another(repo):
     for stem in STEMS:
         for identity, cell in graded(read(repo, "exercises", stem)).items():

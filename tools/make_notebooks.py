@@ -71,11 +71,17 @@ def expand(source, stem):
             wrong.append(f"two cells have the grade_id {identity}")
         ids.add(identity)
         make = new_code_cell if code else new_markdown_cell
-        cells.append(make(cell.source, id=identity, metadata={"nbgrader": nbgrader} if nbgrader else {}))
+        source = folded(cell.source) if "after" in metadata else cell.source
+        cells.append(make(source, id=identity, metadata={"nbgrader": nbgrader} if nbgrader else {}))
     wrong += missing(ids, stem)
     if wrong:
         raise SourceError("\n".join(f"solutions/{stem}/{stem}.py: {sentence}." for sentence in wrong))
     return new_notebook(cells=cells, metadata=KERNEL)
+
+
+def folded(text):
+    """Markdown that JupyterLab shows when it is clicked on: what was learned is for those who have passed."""
+    return f"<details><summary>After you have passed</summary>\n\n{text}\n\n</details>"
 
 
 def faults(cell, stem):

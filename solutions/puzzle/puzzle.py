@@ -77,8 +77,7 @@ check(standardize, "standardize", part="edges")
 # You have written the heart of batch norm, layer norm, instance norm and group norm: they differ only in which elements
 # count as "all". Whatever you put in, the output adds up to 0, so its sum can tell you nothing about the input.
 #
-# *Harder:* write it in one pass over the data, without computing the mean first, and let it pass the numerics. (That is
-# what the chapter on variance is about.)
+# *Harder:* write it in one pass over the data, without computing the mean first, and let it pass the numerics.
 
 # %% [markdown] about="old_output"
 # ## old_output
