@@ -109,11 +109,6 @@ def affine(rng, size, dtype=np.float64):
     return weight.astype(dtype), (rng.normal(size=size) * 2).astype(dtype)
 
 
-def levels(rng, count, shape, dtype=np.float64):
-    """Numbers a quarter apart: exact in every dtype, and so are their sums."""
-    return (rng.integers(-count, count + 1, shape) / 4).astype(dtype)
-
-
 # ---- slices along an axis: softmax, logsumexp, z_score, l1, l2, min_max -------------------------------------------
 
 

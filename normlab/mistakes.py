@@ -63,19 +63,15 @@ def _wide(x, half=False, narrow=False, double=False):
 
 
 def _x_hat(
-    x, axis, eps, ddof=0, root="under", one_pass=False, centre=True, fixed_eps=None, skip_nan=False, dtypes=None
+    x, axis, eps, ddof=0, root="under", one_pass=False, centre="both", fixed_eps=None, skip_nan=False, dtypes=None
 ):
     x = _wide(x, **(dtypes or {}))
     eps = x.dtype.type(eps if fixed_eps is None else fixed_eps)
     average = np.nanmean if skip_nan else np.mean
     count = np.prod([x.shape[a] for a in np.atleast_1d(axis)]) if axis is not None else x.size
     mean = average(x, axis=axis, keepdims=True)
-    if not centre:
-        var = (
-            average((x - mean) ** 2, axis=axis, keepdims=True)
-            if centre is False
-            else average(x * x, axis=axis, keepdims=True)
-        )
+    if centre != "both":  # "spread": the standard deviation without subtracting the mean; "neither": the mean square
+        var = average((x - mean) ** 2 if centre == "spread" else x * x, axis=axis, keepdims=True)
         mean = x.dtype.type(0)
     elif one_pass:
         var = average(x * x, axis=axis, keepdims=True) - mean * mean
@@ -161,7 +157,9 @@ def _layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5, over=_inn
     return _channels_last(x, axis, weight, bias, eps, **switches)
 
 
-def _rms_norm(x, normalized_shape, weight=None, eps=None, over=_inner_axes, default_eps=None, centre=None, **switches):
+def _rms_norm(
+    x, normalized_shape, weight=None, eps=None, over=_inner_axes, default_eps=None, centre="neither", **switches
+):
     if eps is None:
         eps = np.finfo(_wide(x).dtype).eps if default_eps is None else default_eps(x)
     axis = over(normalized_shape) if callable(over) else over
@@ -255,7 +253,9 @@ for _name, _right in FAMILY.items():
             _with(_right, one_pass=True),
             noisy=True,
         )
-        _add(_name, "not-centred", "does not subtract the mean: centre first, then scale", _with(_right, centre=False))
+        _add(
+            _name, "not-centred", "does not subtract the mean: centre first, then scale", _with(_right, centre="spread")
+        )
         _add(
             _name,
             "not-scaled",
@@ -266,7 +266,7 @@ for _name, _right in FAMILY.items():
             _name,
             "root-mean-square",
             "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first",
-            _with(_right, centre=None),
+            _with(_right, centre="neither"),
         )
         _add(
             _name,
@@ -290,28 +290,6 @@ def _in_float64(right):
         return right(*args, **kwargs).astype(np.float64)
 
     return wrong
-
-
-def _scramble_affine(right, weight_of, bias_of):
-    """`right` with weight and bias changed on the way in (given as keywords or, for batch norm, by position)."""
-
-    def wrong(x, *args, **kwargs):
-        args = list(args)
-        if len(args) >= 2:
-            args[0], args[1] = weight_of(args[0]), bias_of(args[1])
-        else:
-            kwargs = kwargs | {"weight": weight_of(kwargs.get("weight")), "bias": bias_of(kwargs.get("bias"))}
-        return right(x, *args, **kwargs)
-
-    return wrong
-
-
-def _drop(_):
-    return None
-
-
-def _keep(value):
-    return value
 
 
 def _affine_on_last_axis(right):
@@ -340,31 +318,13 @@ _add("group_norm", "weight-on-last-axis", _LAST, _group_affine_on_last_axis)
 
 for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm"):
     _right = FAMILY[_name]
-    _first = (
-        (lambda r: lambda x, n, w=None, b=None, **k: r(x, n, weight=w, bias=b, **k))
-        if _name in ("layer_norm", "group_norm")
-        else (lambda r: r)
-    )
     _add(
         _name,
         "scales-bias",
         "multiplies the bias by the weight: scale first, then add the bias",
         _with(_right, order="bias first"),
     )
-    if _name == "batch_norm":
-        _add(
-            _name,
-            "drops-bias",
-            "leaves the bias out: y = x_hat * weight + bias",
-            _scramble_affine(_right, _keep, _drop),
-        )
-        _add(
-            _name,
-            "drops-weight",
-            "leaves the weight out: y = x_hat * weight + bias",
-            _scramble_affine(_right, _drop, _keep),
-        )
-    else:
+    if _name != "batch_norm":
         _add(
             _name,
             "none-crashes",
@@ -401,11 +361,14 @@ def _weighting_first(name):
     return cast
 
 
-def _swapped(name):
+def _changed_affine(name, change):
+    """The norm `name` with its weight and bias as `change(weight, bias)` gives them."""
+
     def wrong(x, *args, **kwargs):
         if name == "batch_norm":
-            return FAMILY[name](x, args[1], args[0], *args[2:], **kwargs)
-        return FAMILY[name](x, *args, **(kwargs | {"weight": kwargs.get("bias"), "bias": kwargs.get("weight")}))
+            return FAMILY[name](x, *change(*args[:2]), *args[2:], **kwargs)
+        weight, bias = change(kwargs.get("weight"), kwargs.get("bias"))
+        return FAMILY[name](x, *args, **(kwargs | {"weight": weight} | ({} if name == "rms_norm" else {"bias": bias})))
 
     return wrong
 
@@ -419,21 +382,32 @@ def _truth_value(name):
     return wrong
 
 
-def _affine_dropped(name):
-    def wrong(x, *args, **kwargs):
-        if name == "batch_norm":
-            return FAMILY[name](x, None, None, *args[2:], **kwargs)
-        return FAMILY[name](x, *args, **(kwargs | {"weight": None} | ({} if name == "rms_norm" else {"bias": None})))
-
-    return wrong
-
-
 for _name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"):
+    _add(
+        _name,
+        "drops-weight",
+        "leaves the weight out: x_hat is multiplied by it",
+        _changed_affine(_name, lambda weight, bias: (None, bias)),
+    )
     if _name != "rms_norm":
         _add(
-            _name, "swaps-affine", "has weight and bias the wrong way round: y = x_hat * weight + bias", _swapped(_name)
+            _name,
+            "drops-bias",
+            "leaves the bias out: y = x_hat * weight + bias",
+            _changed_affine(_name, lambda weight, bias: (weight, None)),
         )
-        _add(_name, "drops-affine", "leaves weight and bias out: y = x_hat * weight + bias", _affine_dropped(_name))
+        _add(
+            _name,
+            "drops-affine",
+            "leaves weight and bias out: y = x_hat * weight + bias",
+            _changed_affine(_name, lambda weight, bias: (None, None)),
+        )
+        _add(
+            _name,
+            "swaps-affine",
+            "has weight and bias the wrong way round: y = x_hat * weight + bias",
+            _changed_affine(_name, lambda weight, bias: (bias, weight)),
+        )
     _add(
         _name,
         "weight-before-normalizing",
@@ -454,18 +428,6 @@ _add(
     _with(_rms_norm, crash_on_none=True),
 )
 
-
-def _without(name, part):
-    def wrong(*args, **kwargs):
-        return FAMILY[name](*args, **(kwargs | {part: None}))
-
-    return wrong
-
-
-for _name in ("layer_norm", "instance_norm", "group_norm"):
-    _add(_name, "drops-bias", "leaves the bias out: y = x_hat * weight + bias", _without(_name, "bias"))
-    _add(_name, "drops-weight", "leaves the weight out: y = x_hat * weight + bias", _without(_name, "weight"))
-_add("rms_norm", "drops-weight", "leaves the weight out: y = x / rms * weight", _without("rms_norm", "weight"))
 
 # ---- standardize and z_score -----------------------------------------------------------------------------------------
 
@@ -858,13 +820,13 @@ _add(
     "rms_norm",
     "centred",
     "subtracts the mean, which is layer norm: RMS norm does not centre",
-    _with(_rms_norm, centre=True),
+    _with(_rms_norm, centre="both"),
 )
 _add(
     "rms_norm",
     "divides-by-std",
     "divides by the standard deviation: RMS norm takes the mean of the squares themselves, not of the deviations",
-    _with(_rms_norm, centre=False),
+    _with(_rms_norm, centre="spread"),
 )
 _add(
     "rms_norm",
