@@ -73,3 +73,10 @@ def test_every_claim_has_its_verdict(chapters, repo):
     assert len(re.findall(r"\{admonition\} [1-7]\. ", chapters["verdict"])) == 7
     for block in re.findall(r"::::\{admonition\} .+?\n::::\n", chapters["verdict"], re.DOTALL):
         assert "{glue:text}" in block, f"a verdict without its measurement: {block[:80]}"
+
+
+def test_no_sentence_became_a_list(chapters):
+    """A line that happens to begin with a number and a full stop is a list item to Markdown."""
+    for stem, text in chapters.items():
+        for before, line in zip(text.splitlines(), text.splitlines()[1:], strict=False):
+            assert not (re.match(r"\d+\. ", line) and before.strip()), f"{stem}: {line}"
