@@ -11,7 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
-from normlab.cases import PARTS
+from normlab.cases import PARTS, SAMPLES
 from normlab.exercises import EXERCISES
 from tools import make_notebooks
 
@@ -178,6 +178,11 @@ def test_grade_cells(repo, tree):
             assert cell.id == identity
             assert cell.metadata.nbgrader.locked == (identity not in EXERCISES)
             assert cell.metadata.nbgrader.grade == identity.startswith("check-")
+
+
+def test_the_text_says_how_many_samples_the_check_draws(repo):
+    text = (repo / "solutions" / "softmax" / "softmax.py").read_text(encoding="utf-8")
+    assert f"The check draws {SAMPLES:,} samples" in text
 
 
 def test_what_was_learned_is_folded(repo):
