@@ -477,7 +477,7 @@ def test_ci_fails_when_the_tests_fail(ci_run):
 def test_workflows(repo):
     texts = {path.name: path.read_text() for path in (repo / ".github/workflows").glob("*.yml")}
     flows = {name: yaml.safe_load(text) for name, text in texts.items()}
-    assert sorted(flows) == ["ci.yml", "pages.yml"]
+    assert sorted(flows) == ["ci.yml", "pages.yml", "prove.yml"]
     for name, flow in flows.items():
         assert flow["permissions"] == {"contents": "read"}, name
         for job in flow["jobs"].values():
