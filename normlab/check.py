@@ -177,6 +177,8 @@ def check(candidate, exercise=None, part=None):
         bench = _bench(found)
     except ValueError as error:
         raise CheckFailed(closed(str(error))) from None
+    if found.torch_exercise and exercises.torch_or_none() is None:
+        raise CheckFailed(f"{found.name}: this is an exercise in PyTorch, which is not installed here.")
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
     with np.errstate(all="ignore"):  # whatever the caller has set: wrong answers overflow

@@ -817,3 +817,19 @@ c.check(z_score)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("z_score: right")
+
+
+def test_without_pytorch_the_numpy_truth_serves(monkeypatch):
+    """As in a browser: NumPy alone judges, and an exercise in PyTorch says what is missing."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(check_module, "_benches", {})
+    check(softmax, "softmax")
+    with pytest.raises(CheckFailed, match="divides by n-1"):
+        check(
+            lambda x, axis=-1, eps=1e-5: (
+                (x - x.mean(axis, keepdims=True)) / np.sqrt(x.var(axis, keepdims=True, ddof=1) + eps)
+            ),
+            "z_score",
+        )
+    with pytest.raises(CheckFailed, match="an exercise in PyTorch, which is not installed"):
+        check(lambda seed: None, "old_output")
