@@ -142,8 +142,6 @@ def _wrong_frequencies(p, samples):
     q = _frequencies(samples, len(p))
     if (q[p == 0] > 0).any():
         return "draws a class that has probability 0"
-    if not np.isfinite(q).all():
-        return "draws no valid sample"
     with np.errstate(divide="ignore", invalid="ignore"):
         kl = np.where(q > 0, q * np.log(q / p), 0) + np.where(q < 1, (1 - q) * np.log((1 - q) / (1 - p)), 0)
     kl = np.where((p == 0) | (p == 1), 0, kl)
