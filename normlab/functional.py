@@ -1,0 +1,884 @@
+"""Drop-in functions: the signatures, defaults, errors and semantics of torch.nn.functional, on normlab's own kernels.
+
+    import normlab.functional as F
+
+    F.layer_norm(x, (768,), weight, bias)
+
+Eight functions are four operators, registered with torch.library as `torch.ops.normlab.*`, so that autograd, torch.compile
+and whatever else sees operators sees them: `row_norm` (layer, RMS, group and instance norm: each pool is a row),
+`batch_norm`, `softmax` (and its logarithm) and `cross_entropy`, which never writes the probabilities down. Each comes as
+
+    name            with its gradient
+    name_forward    the kernel alone, with what the backward needs
+    name_out        the kernel alone, into a tensor that is there already
+    name_backward   the gradient's kernel
+
+Beside PyTorch's arguments each function whose result has its input's shape takes `out=`, a tensor to write to: past the
+cache a fresh tensor costs more than the kernel. As in PyTorch, `out=` is for tensors that need no gradient.
+
+What the kernels have no answer for goes to PyTorch's function of the same name, which answers, or says why it cannot:
+wrong shapes and types, other devices, and the transforms of torch.func (vmap, jvp).
+"""
+
+import ctypes
+import math
+import mmap
+
+import torch
+from torch.autograd import Function
+from torch.nn import functional as torch_functional
+
+from normlab import cpu, jit
+
+__all__ = [
+    "batch_norm",
+    "cross_entropy",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "log_softmax",
+    "rms_norm",
+    "softmax",
+]
+
+_LIKE = {getattr(torch, name): like for name, like in jit.LIKE.items()}
+_WIDE = {dtype: torch.float64 if dtype == torch.float64 else torch.float32 for dtype in _LIKE}
+
+_library = torch.library.Library("normlab", "DEF")
+_ops = torch.ops.normlab
+
+
+# ---- What all of them need -------------------------------------------------------------------------------------------
+
+
+def _takes(x, *parameters):
+    """Whether the kernels take x, with `parameters` (or None) beside it: of x's type, or all float32 beside a half x."""
+    if x.device.type not in ("cpu", "meta") or x.dtype not in _LIKE or x.layout != torch.strided:
+        return False
+    kind = None
+    for parameter in parameters:
+        if parameter is not None:
+            if kind is not None and parameter.dtype != kind:
+                return False
+            kind = parameter.dtype
+    return (kind is None or kind == x.dtype or kind == _WIDE[x.dtype]) and not _transformed()
+
+
+def _transformed():
+    """Whether a transform of torch.func or forward-mode differentiation is under way."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def _needs_graph(*tensors):
+    """Whether the operator with the gradient must be called. So it is under torch.compile, which decides for itself."""
+    if torch.compiler.is_compiling():
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _checked_out(out, x, *parameters):
+    """`out`, if a result like x can be written to it."""
+    if out.dtype != x.dtype or out.shape != x.shape or out.device != x.device:
+        raise RuntimeError(
+            f"out must be like the result, {tuple(x.shape)} of {x.dtype} on {x.device}: "
+            f"it is {tuple(out.shape)} of {out.dtype} on {out.device}"
+        )
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (out, x, *parameters)):
+        raise RuntimeError(
+            "functions with out=... do not support automatic differentiation, but a tensor requires grad"
+        )
+    return out
+
+
+_libc = ctypes.CDLL(None) if hasattr(mmap, "MADV_HUGEPAGE") else None
+_PAGE = 2 << 20
+# From this size on glibc fetches memory from the kernel and returns it, page by page, again and again.
+_LARGE = 4 << 20
+
+
+def _empty_like(x):
+    """A new contiguous tensor like x. A large one asks for huge pages, before the first of its pages is touched:
+    otherwise the kernel hands out each 4 KiB by itself, which takes longer than to compute what goes in."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if _libc is not None and x.numel() * x.itemsize >= _LARGE and not torch.compiler.is_compiling():
+        first = -(-y.data_ptr() // _PAGE) * _PAGE
+        length = (y.data_ptr() + y.nbytes - first) // _PAGE * _PAGE
+        if length > 0:
+            _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)  # a hint: may fail
+    return y
+
+
+def _wide(parameter, dtype):
+    """A weight, bias or statistic as kernels read it: contiguous, in the type that is computed in."""
+    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+        return parameter
+    return parameter.to(dtype).contiguous()
+
+
+def _address(tensor):
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _parts(x, rows):
+    return jit.parts(x.numel(), rows, torch.get_num_threads())
+
+
+def _operator(schema, cpu_kernel, fake, autograd=None):
+    """Register normlab::<schema>."""
+    name = schema.partition("(")[0]
+    _library.define(schema)
+    _library.impl(name, cpu_kernel, "CPU")
+    torch.library.register_fake(f"normlab::{name}", fake, lib=_library)
+    if autograd is not None:
+        _library.impl(name, autograd, "Autograd")
+
+
+# ---- Layer, RMS, group and instance norm: each pool is a row ---------------------------------------------------------
+# A row holds `channels` channels of `positions` elements each, and row r is of group r % groups: the (N, G, D, S) of
+# axes.py, with the first two together.
+
+
+def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *, out, means=None, variances=None):
+    if x.numel() == 0:
+        return
+    x, target = x.contiguous(), out if out.is_contiguous() else _empty_like(out)
+    rows = x.numel() // (channels * positions)
+    wide = _WIDE[x.dtype]
+    weight, bias = _wide(weight, wide), _wide(bias, wide)
+    cpu.row_norm(
+        x.data_ptr(),
+        target.data_ptr(),
+        _address(weight),
+        _address(bias),
+        _address(means),
+        _address(variances),
+        rows,
+        groups,
+        channels,
+        positions,
+        eps,
+        centred,
+        _parts(x, rows),
+        _LIKE[x.dtype],
+    )
+    if target is not out:
+        out.copy_(target)
+
+
+def _row_norm_forward(x, weight, bias, groups, channels, positions, eps, centred):
+    rows = x.numel() // max(channels * positions, 1)
+    y = _empty_like(x)
+    means, variances = (torch.empty(rows, dtype=_WIDE[x.dtype]) for _ in range(2))
+    _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, out=y, means=means, variances=variances)
+    return y, means, variances
+
+
+def _row_norm_backward(dy, x, weight, means, variances, groups, channels, positions, eps, centred, want_x, want_weight):
+    wide, size = _WIDE[x.dtype], groups * channels
+    dx = _empty_like(x) if want_x else x.new_empty(0)
+    dweight, dbias = (torch.zeros(size if want_weight else 0, dtype=wide) for _ in range(2))
+    if x.numel():
+        dy, x, weight = dy.contiguous(), x.contiguous(), _wide(weight, wide)
+        rows = means.numel()
+        cpu.row_norm_backward(
+            dy.data_ptr(),
+            x.data_ptr(),
+            dx.data_ptr(),
+            _address(weight),
+            means.data_ptr(),
+            variances.data_ptr(),
+            dweight.data_ptr(),
+            dbias.data_ptr(),
+            rows,
+            groups,
+            channels,
+            positions,
+            eps,
+            centred,
+            _parts(x, rows),
+            _LIKE[x.dtype],
+        )
+    return dx, dweight, dbias
+
+
+def _row_norm_fake(x, weight, bias, groups, channels, positions, eps, centred):
+    wide = _WIDE[x.dtype]
+    rows = x.numel() // max(channels * positions, 1)
+    return x.new_empty(x.shape), x.new_empty(rows, dtype=wide), x.new_empty(rows, dtype=wide)
+
+
+def _row_norm_backward_fake(
+    dy, x, weight, means, variances, groups, channels, positions, eps, centred, want_x, want_weight
+):
+    size, wide = groups * channels if want_weight else 0, _WIDE[x.dtype]
+    dx = x.new_empty(x.shape if want_x else 0)
+    return dx, x.new_empty(size, dtype=wide), x.new_empty(size, dtype=wide)
+
+
+def _pools(tensor, groups, channels, positions):
+    return tensor.reshape(-1, groups, channels, positions)
+
+
+def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centred):
+    """dx, dweight and dbias in PyTorch's operations, which have derivatives of their own."""
+    wide, sizes = _WIDE[x.dtype], (groups, channels, positions)
+    v, d, pool = _pools(x, *sizes).to(wide), _pools(dy, *sizes).to(wide), (2, 3)
+    v = v - v.mean(pool, keepdim=True) if centred else v
+    rstd = (v.square().mean(pool, keepdim=True) + eps).rsqrt()
+    x_hat = v * rstd
+    g = d if weight is None else d * weight.reshape(groups, channels, 1).to(wide)
+    g_mean = g.mean(pool, keepdim=True) if centred else 0
+    dx = rstd * (g - g_mean - x_hat * (g * x_hat).mean(pool, keepdim=True))
+    return dx.reshape(x.shape).to(x.dtype), (d * x_hat).sum((0, 3)), d.sum((0, 3))
+
+
+class _RowNorm(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, spec):
+        y, means, variances = _ops.row_norm_forward.default(x, weight, bias, *spec)
+        ctx.save_for_backward(x, weight, bias, means, variances)
+        ctx.spec = spec
+        ctx.mark_non_differentiable(means, variances)
+        ctx.set_materialize_grads(False)
+        return y, means, variances
+
+    @staticmethod
+    def backward(ctx, dy, _, __):
+        x, weight, bias, means, variances = ctx.saved_tensors
+        if dy is None:
+            return None, None, None, None
+        want_x, want_weight, want_bias, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            dx, dweight, dbias = _row_norm_gradient(dy, x, weight, *ctx.spec)
+        else:
+            dx, dweight, dbias = _ops.row_norm_backward.default(
+                dy, x, weight, means, variances, *ctx.spec, want_x, want_weight or want_bias
+            )
+        return dx if want_x else None, _like(dweight, weight, want_weight), _like(dbias, bias, want_bias), None
+
+
+def _like(gradient, parameter, wanted):
+    return gradient.reshape(parameter.shape).to(parameter.dtype) if wanted else None
+
+
+_SPEC = "SymInt groups, SymInt channels, SymInt positions, float eps, bool centred"
+for _name in ("row_norm", "row_norm_forward"):
+    _operator(
+        f"{_name}(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}) -> (Tensor, Tensor, Tensor)",
+        _row_norm_forward,
+        _row_norm_fake,
+        (lambda x, weight, bias, *spec: _RowNorm.apply(x, weight, bias, spec)) if _name == "row_norm" else None,
+    )
+_operator(
+    f"row_norm_out(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}, *, Tensor(a!) out) -> ()",
+    _row_norm_out,
+    lambda *args, out: None,
+)
+_operator(
+    f"row_norm_backward(Tensor dy, Tensor x, Tensor? weight, Tensor means, Tensor variances, {_SPEC}, "
+    "bool want_x, bool want_weight) -> (Tensor, Tensor, Tensor)",
+    _row_norm_backward,
+    _row_norm_backward_fake,
+)
+
+
+def _row_norm(x, weight, bias, out, *spec):
+    """y alone, by the cheapest way."""
+    if out is None and _needs_graph(x, weight, bias):
+        return _ops.row_norm.default(x, weight, bias, *spec)[0]
+    out = _empty_like(x) if out is None else _checked_out(out, x, weight, bias)
+    _ops.row_norm_out.default(x, weight, bias, *spec, out=out)
+    return out
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):
+    """torch.nn.functional.layer_norm: pools the last axes, which `normalized_shape` (a tuple) names  [eq-layer-norm].
+
+    input: (..., *normalized_shape); weight, bias: of normalized_shape, or None for 1 and 0. Returns one like input.
+    """
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list, torch.Size)) else None
+    if (
+        not shape
+        or input.shape[-len(shape) :] != shape
+        or (weight is not None and weight.shape != shape)
+        or (bias is not None and bias.shape != shape)
+        or not _takes(input, weight, bias)
+    ):
+        return torch_functional.layer_norm(input, normalized_shape, weight, bias, eps)
+    return _row_norm(input, weight, bias, out, 1, math.prod(shape), 1, eps, True)
+
+
+def rms_norm(input, normalized_shape, weight=None, eps=None, *, out=None):
+    """torch.nn.functional.rms_norm: as layer_norm, without centring and bias  [eq-rms-norm].
+
+    eps=None is the machine epsilon of the type that is computed in: float32's for half precision too.
+    """
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list, torch.Size)) else None
+    if (
+        not shape
+        or input.shape[-len(shape) :] != shape
+        or (weight is not None and weight.shape != shape)
+        or not _takes(input, weight)
+    ):
+        return torch_functional.rms_norm(input, normalized_shape, weight, eps)
+    if eps is None:
+        eps = torch.finfo(_WIDE[input.dtype]).eps
+    return _row_norm(input, weight, None, out, 1, math.prod(shape), 1, eps, False)
+
+
+def _memory_format(x):
+    """channels_last, if that is how x stands in memory, else contiguous_format."""
+    for format in {4: (torch.channels_last,), 5: (torch.channels_last_3d,)}.get(x.dim(), ()):
+        if x.is_contiguous(memory_format=format) and not x.is_contiguous():
+            return format
+    return torch.contiguous_format
+
+
+def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None):
+    """torch.nn.functional.group_norm: pools groups of channels with their positions  [eq-group-norm].
+
+    input: (N, C, positions...) with num_groups dividing C; weight, bias: (C,) or None. Returns a tensor like input.
+    """
+    shape = input.shape
+    if (
+        len(shape) < 2
+        or num_groups < 1
+        or shape[1] % num_groups
+        or shape[1] == 0
+        or (weight is not None and weight.shape != shape[1:2])
+        or (bias is not None and bias.shape != shape[1:2])
+        or not _takes(input, weight, bias)
+        or math.prod(shape[2:], start=shape[0] * shape[1] // num_groups) == 1
+    ):
+        return torch_functional.group_norm(input, num_groups, weight, bias, eps)
+    spec = (num_groups, shape[1] // num_groups, math.prod(shape[2:]), eps, True)
+    y = _row_norm(input, weight, bias, out, *spec)
+    return y if out is not None else y.contiguous(memory_format=_memory_format(input))
+
+
+def instance_norm(
+    input,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
+    *,
+    out=None,
+):
+    """torch.nn.functional.instance_norm: pools the positions of each channel of each example  [eq-instance-norm].
+
+    input: (N, C, positions...); the others (C,) or None. Running statistics are the averages over the examples.
+    """
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            return torch_functional.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, out=out)
+    shape = input.shape
+    positions = math.prod(shape[2:])
+    if (
+        len(shape) < 3
+        or positions < 2
+        or input.numel() == 0
+        or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, running_mean, running_var))
+        or (running_mean is None) != (running_var is None)
+        or not _takes(input, weight, bias)
+    ):
+        return torch_functional.instance_norm(input, running_mean, running_var, weight, bias, True, momentum, eps)
+    spec = (shape[1], 1, positions, eps, True)
+    if running_mean is None:
+        return _row_norm(input, weight, bias, out, *spec)
+    differentiable = out is None and _needs_graph(input, weight, bias)
+    y, means, variances = (_ops.row_norm if differentiable else _ops.row_norm_forward).default(
+        input, weight, bias, *spec
+    )
+    means, variances = (stats.reshape(shape[:2]).mean(0) for stats in (means, variances))
+    _update(running_mean, running_var, means, variances, momentum, positions)
+    return y if out is None else _checked_out(out, input, weight, bias).copy_(y)
+
+
+# ---- Batch norm ------------------------------------------------------------------------------------------------------
+
+
+def _layout(x):
+    """How x stands in memory: (n, channels, positions) with the positions side by side, or (rows, channels, None)."""
+    n, channels = x.shape[:2]
+    if _memory_format(x) != torch.contiguous_format or x.dim() == 2 or x[0, 0].numel() == 1:
+        return x.numel() // channels, channels, None
+    return n, channels, x.numel() // (n * channels)
+
+
+def _as_laid_out(x):
+    return x.contiguous(memory_format=_memory_format(x))
+
+
+def _batch_norm_into(x, weight, bias, means, variances, eps, training, out):
+    x = _as_laid_out(x)
+    fits = out.stride() == x.stride()
+    target = out if fits else torch.empty_like(x)
+    wide = _WIDE[x.dtype]
+    weight, bias = _wide(weight, wide), _wide(bias, wide)
+    n, channels, positions = _layout(x)
+    addresses = [_address(t) for t in (x, target, weight, bias, means, variances)]
+    if positions is None:
+        cpu.batch_norm_columns(*addresses, n, channels, eps, training, _parts(x, n), _LIKE[x.dtype])
+    else:
+        cpu.batch_norm(*addresses, n, channels, positions, eps, training, _parts(x, n * channels), _LIKE[x.dtype])
+    if not fits:
+        out.copy_(target)
+
+
+def _batch_norm_out(x, weight, bias, means, variances, eps, *, out):
+    """Statistics of the batch where means is None, which are returned; else the given ones are used."""
+    training, wide = means is None, _WIDE[x.dtype]
+    if training:
+        means, variances = (torch.empty(x.shape[1], dtype=wide) for _ in range(2))
+    else:
+        means, variances = _wide(means, wide), _wide(variances, wide)
+    if x.numel():
+        _batch_norm_into(x, weight, bias, means, variances, eps, training, out)
+    return (means, variances) if training else (x.new_empty(0, dtype=wide), x.new_empty(0, dtype=wide))
+
+
+def _batch_norm_forward(x, weight, bias, means, variances, eps):
+    format = _memory_format(x)
+    y = _empty_like(x) if format == torch.contiguous_format else torch.empty_like(x, memory_format=format)
+    return y, *_batch_norm_out(x, weight, bias, means, variances, eps, out=y)
+
+
+def _batch_norm_backward(dy, x, weight, means, variances, eps, training, want_x, want_weight):
+    wide, format = _WIDE[x.dtype], _memory_format(x)
+    dx = x.new_empty(0)
+    if want_x:
+        dx = _empty_like(x) if format == torch.contiguous_format else torch.empty_like(x, memory_format=format)
+    dweight, dbias = (torch.zeros(x.shape[1] if want_weight else 0, dtype=wide) for _ in range(2))
+    if x.numel():
+        dy, x = dy.contiguous(memory_format=format), x.contiguous(memory_format=format)
+        weight, means, variances = _wide(weight, wide), _wide(means, wide), _wide(variances, wide)
+        n, channels, positions = _layout(x)
+        addresses = [_address(t) for t in (dy, x, dx, weight, means, variances, dweight, dbias)]
+        if positions is None:
+            cpu.batch_norm_columns_backward(*addresses, n, channels, eps, training, _parts(x, n), _LIKE[x.dtype])
+        else:
+            cpu.batch_norm_backward(
+                *addresses, n, channels, positions, eps, training, _parts(x, n * channels), _LIKE[x.dtype]
+            )
+    return dx, dweight, dbias
+
+
+def _batch_norm_out_fake(x, weight, bias, means, variances, eps, *, out):
+    size = x.shape[1] if means is None else 0
+    return x.new_empty(size, dtype=_WIDE[x.dtype]), x.new_empty(size, dtype=_WIDE[x.dtype])
+
+
+def _batch_norm_fake(x, weight, bias, means, variances, eps):
+    y = torch.empty_like(x, memory_format=_memory_format(x))
+    return y, *_batch_norm_out_fake(x, weight, bias, means, variances, eps, out=y)
+
+
+def _batch_norm_backward_fake(dy, x, weight, means, variances, eps, training, want_x, want_weight):
+    dx = torch.empty_like(x, memory_format=_memory_format(x)) if want_x else x.new_empty(0)
+    size, wide = x.shape[1] if want_weight else 0, _WIDE[x.dtype]
+    return dx, x.new_empty(size, dtype=wide), x.new_empty(size, dtype=wide)
+
+
+def _batch_norm_gradient(dy, x, weight, means, variances, eps, training):
+    """dx, dweight and dbias in PyTorch's operations, which have derivatives of their own."""
+    wide = _WIDE[x.dtype]
+    v, d = x.to(wide).flatten(2) if x.dim() > 2 else x.to(wide)[..., None], None
+    d = dy.to(wide).reshape(v.shape)
+    pool, channel = (0, 2), (-1, 1)
+    if training:
+        v = v - v.mean(pool, keepdim=True)
+        rstd = (v.square().mean(pool, keepdim=True) + eps).rsqrt()
+    else:
+        v = v - means.to(wide).reshape(channel)
+        rstd = (variances.to(wide).reshape(channel) + eps).rsqrt()
+    x_hat = v * rstd
+    g = d if weight is None else d * weight.reshape(channel).to(wide)
+    dx = rstd * g
+    if training:
+        dx = dx - rstd * (g.mean(pool, keepdim=True) + x_hat * (g * x_hat).mean(pool, keepdim=True))
+    return dx.reshape(x.shape).to(x.dtype), (d * x_hat).sum(pool), d.sum(pool)
+
+
+class _BatchNorm(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, means, variances, eps):
+        y, batch_means, batch_variances = _ops.batch_norm_forward.default(x, weight, bias, means, variances, eps)
+        ctx.training, ctx.eps = means is None, eps
+        if ctx.training:
+            means, variances = batch_means, batch_variances
+        ctx.save_for_backward(x, weight, bias, means, variances)
+        ctx.mark_non_differentiable(batch_means, batch_variances)
+        ctx.set_materialize_grads(False)
+        return y, batch_means, batch_variances
+
+    @staticmethod
+    def backward(ctx, dy, _, __):
+        if dy is None:
+            return None, None, None, None, None, None
+        x, weight, bias, means, variances = ctx.saved_tensors
+        want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, means, variances, ctx.eps, ctx.training)
+        else:
+            dx, dweight, dbias = _ops.batch_norm_backward.default(
+                dy, x, weight, means, variances, ctx.eps, ctx.training, want_x, want_weight or want_bias
+            )
+        dweight, dbias = _like(dweight, weight, want_weight), _like(dbias, bias, want_bias)
+        return dx if want_x else None, dweight, dbias, None, None, None
+
+
+_SPEC = "Tensor x, Tensor? weight, Tensor? bias, Tensor? means, Tensor? variances, float eps"
+for _name in ("batch_norm", "batch_norm_forward"):
+    _operator(
+        f"{_name}({_SPEC}) -> (Tensor, Tensor, Tensor)",
+        _batch_norm_forward,
+        _batch_norm_fake,
+        (lambda *args: _BatchNorm.apply(*args)) if _name == "batch_norm" else None,
+    )
+_operator(f"batch_norm_out({_SPEC}, *, Tensor(a!) out) -> (Tensor, Tensor)", _batch_norm_out, _batch_norm_out_fake)
+_operator(
+    "batch_norm_backward(Tensor dy, Tensor x, Tensor? weight, Tensor means, Tensor variances, float eps, "
+    "bool training, bool want_x, bool want_weight) -> (Tensor, Tensor, Tensor)",
+    _batch_norm_backward,
+    _batch_norm_backward_fake,
+)
+
+
+def _update(running_mean, running_var, means, variances, momentum, n):
+    """Move the running statistics towards those of a batch of n values a channel; the variance in its unbiased form."""
+    with torch.no_grad():
+        kept = 1 - momentum
+        running_mean.mul_(kept).add_(means, alpha=momentum)
+        running_var.mul_(kept).add_(variances, alpha=momentum * n / (n - 1))
+
+
+def batch_norm(
+    input,
+    running_mean,
+    running_var,
+    weight=None,
+    bias=None,
+    training=False,
+    momentum=0.1,
+    eps=1e-5,
+    *,
+    out=None,
+):
+    """torch.nn.functional.batch_norm: pools the examples and positions of each channel  [eq-batch-norm].
+
+    input: (N, C) or (N, C, positions...); the others (C,) or None. In training the batch's statistics are used and the
+    running ones move towards them, else the running ones are used. Returns a tensor like input.
+    """
+    shape, own = input.shape, (running_mean, running_var)
+    if (
+        len(shape) < 2
+        or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, *own))
+        or (running_mean is None) != (running_var is None)
+        or (not training and running_mean is None)
+        or input.numel() < 1
+        or (training and (input.numel() == shape[1] or eps <= 0))
+        or eps < 0
+        or not _takes(input, weight, bias, *own)
+    ):
+        return torch_functional.batch_norm(input, *own, weight, bias, training, momentum, eps)
+    means, variances = (None, None) if training else own
+    if out is None and _needs_graph(input, weight, bias):
+        y, means, variances = _ops.batch_norm.default(input, weight, bias, means, variances, eps)
+    elif out is None:
+        y, means, variances = _ops.batch_norm_forward.default(input, weight, bias, means, variances, eps)
+    else:
+        y = _checked_out(out, input, weight, bias)
+        means, variances = _ops.batch_norm_out.default(input, weight, bias, means, variances, eps, out=y)
+    if training and running_mean is not None:
+        _update(running_mean, running_var, means, variances, momentum, input.numel() // shape[1])
+    return y
+
+
+# ---- Softmax and log-softmax -----------------------------------------------------------------------------------------
+
+
+def _around(x, dim):
+    """x as (outer, length, inner) with `dim` in the middle."""
+    if x.dim() == 0:
+        return 1, 1, 1
+    shape = x.shape
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+
+
+def _along(rows_kernel, columns_kernel, x, tensors, dim, log):
+    outer, length, inner = _around(x, dim)
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    if inner == 1:
+        rows_kernel(*addresses, outer, length, log, _parts(x, outer), _LIKE[x.dtype])
+    else:
+        columns_kernel(*addresses, outer, length, inner, log, _parts(x, outer * inner), _LIKE[x.dtype])
+
+
+def _softmax_out(x, dim, log, *, out):
+    if x.numel() == 0:
+        return
+    x, target = x.contiguous(), out if out.is_contiguous() else _empty_like(out)
+    _along(cpu.softmax, cpu.softmax_columns, x, (x, target), dim, log)
+    if target is not out:
+        out.copy_(target)
+
+
+def _softmax(x, dim, log):
+    y = _empty_like(x)
+    _softmax_out(x, dim, log, out=y)
+    return y
+
+
+def _softmax_backward(dy, y, dim, log):
+    dx = _empty_like(y)
+    if y.numel():
+        dy, y = dy.contiguous(), y.contiguous()
+        _along(cpu.softmax_backward, cpu.softmax_backward_columns, y, (dy, y, dx), dim, log)
+    return dx
+
+
+class _Softmax(Function):
+    @staticmethod
+    def forward(ctx, x, dim, log):
+        y = _ops.softmax_forward.default(x, dim, log)
+        ctx.save_for_backward(y)
+        ctx.dim, ctx.log = dim, log
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        (y,), dim = ctx.saved_tensors, ctx.dim
+        if not torch.is_grad_enabled():
+            return _ops.softmax_backward.default(dy, y, dim, ctx.log), None, None
+        if ctx.log:
+            return dy - y.exp() * dy.sum(dim, keepdim=True), None, None
+        return y * (dy - (y * dy).sum(dim, keepdim=True)), None, None
+
+
+for _name in ("softmax", "softmax_forward"):
+    _operator(
+        f"{_name}(Tensor x, int dim, bool log) -> Tensor",
+        _softmax,
+        lambda x, dim, log: x.new_empty(x.shape),
+        (lambda *args: _Softmax.apply(*args)) if _name == "softmax" else None,
+    )
+_operator("softmax_out(Tensor x, int dim, bool log, *, Tensor(a!) out) -> ()", _softmax_out, lambda *args, out: None)
+_operator(
+    "softmax_backward(Tensor dy, Tensor y, int dim, bool log) -> Tensor",
+    _softmax_backward,
+    lambda dy, y, dim, log: y.new_empty(y.shape),
+)
+
+
+def _any_softmax(log, torch_function, input, dim, stacklevel, dtype, out):
+    if dim is None:
+        dim = torch_functional._get_softmax_dim("log_softmax" if log else "softmax", input.dim(), stacklevel + 1)
+    x = input if dtype is None or dtype == input.dtype else input.to(dtype)
+    axes = max(x.dim(), 1)
+    if not -axes <= dim < axes or not _takes(x):
+        return torch_function(input, dim, dtype=dtype)
+    dim %= axes
+    if out is None and _needs_graph(x):
+        return _ops.softmax.default(x, dim, log)
+    out = _empty_like(x) if out is None else _checked_out(out, x)
+    _ops.softmax_out.default(x, dim, log, out=out)
+    return out
+
+
+def softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
+    """torch.nn.functional.softmax along `dim`  [eq-softmax]; input is converted to `dtype` first, if one is given."""
+    return _any_softmax(False, torch_functional.softmax, input, dim, _stacklevel, dtype, out)
+
+
+def log_softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
+    """torch.nn.functional.log_softmax: the logarithm of softmax, computed without it  [eq-log-softmax]."""
+    return _any_softmax(True, torch_functional.log_softmax, input, dim, _stacklevel, dtype, out)
+
+
+# ---- Cross entropy ---------------------------------------------------------------------------------------------------
+
+_REDUCTIONS = {"none": -1, "sum": 0, "mean": 1}
+
+
+def _cross_entropy_forward(x, target, weight, reduction, ignore_index, label_smoothing):
+    """The loss, and what the backward needs: maximum and normalizer of each target, and what the sum was divided by."""
+    wide = _WIDE[x.dtype]
+    x, target, weight = x.contiguous(), target.contiguous(), _wide(weight, wide)
+    outer, classes, inner = _around(x, 1)
+    n = outer * inner
+    loss = x.new_empty(target.shape if reduction < 0 else ())
+    saved = torch.empty(2 * n + 1, dtype=wide)
+    tops = saved.data_ptr()
+    bad = cpu.cross_entropy(
+        x.data_ptr(),
+        target.data_ptr(),
+        _address(weight),
+        loss.data_ptr(),
+        tops,
+        tops + n * saved.itemsize,
+        tops + 2 * n * saved.itemsize,
+        outer,
+        classes,
+        inner,
+        ignore_index,
+        label_smoothing,
+        reduction,
+        _parts(x, n),
+        _LIKE[x.dtype],
+    )
+    if bad >= 0:
+        raise IndexError(f"Target {target.flatten()[bad].item()} is out of bounds.")
+    return loss, saved
+
+
+def _cross_entropy_backward(dloss, x, target, weight, saved, ignore_index, label_smoothing):
+    wide = _WIDE[x.dtype]
+    dx = _empty_like(x)
+    dloss, x, target, weight = dloss.contiguous(), x.contiguous(), target.contiguous(), _wide(weight, wide)
+    outer, classes, inner = _around(x, 1)
+    n = outer * inner
+    tops = saved.data_ptr()
+    cpu.cross_entropy_backward(
+        dloss.data_ptr(),
+        x.data_ptr(),
+        dx.data_ptr(),
+        target.data_ptr(),
+        _address(weight),
+        tops,
+        tops + n * saved.itemsize,
+        tops + 2 * n * saved.itemsize,
+        dloss.numel(),
+        outer,
+        classes,
+        inner,
+        ignore_index,
+        label_smoothing,
+        _parts(x, n),
+        _LIKE[x.dtype],
+    )
+    return dx
+
+
+def _cross_entropy_fake(x, target, weight, reduction, ignore_index, label_smoothing):
+    return x.new_empty(target.shape if reduction < 0 else ()), x.new_empty(2 * target.numel() + 1, dtype=_WIDE[x.dtype])
+
+
+def _cross_entropy_gradient(dloss, x, target, weight, reduction, ignore_index, label_smoothing):
+    """dx in PyTorch's operations, which have derivatives of their own."""
+    wide, classes = _WIDE[x.dtype], x.shape[1]
+    p, kept = x.to(wide).softmax(1), target != ignore_index
+    onehot = torch_functional.one_hot(torch.where(kept, target, 0), classes).movedim(-1, 1).to(wide)
+    w = torch.ones(classes, dtype=wide) if weight is None else weight.to(wide)
+    w_target, per_class = w[torch.where(kept, target, 0)], w.reshape(1, classes, *[1] * (x.dim() - 2))
+    g = dloss.to(wide) / ((w_target * kept).sum() if reduction == 1 else 1)
+    evenly = label_smoothing / classes
+    each = (1 - label_smoothing) * w_target.unsqueeze(1) * (p - onehot) + evenly * (w.sum() * p - per_class)
+    g = (g * kept).unsqueeze(1)
+    return torch.where(kept.unsqueeze(1), each * g, 0).to(x.dtype)
+
+
+class _CrossEntropy(Function):
+    @staticmethod
+    def forward(ctx, x, target, weight, *spec):
+        loss, saved = _ops.cross_entropy_forward.default(x, target, weight, *spec)
+        ctx.save_for_backward(x, target, weight, saved)
+        ctx.spec = spec
+        ctx.mark_non_differentiable(saved)
+        ctx.set_materialize_grads(False)
+        return loss, saved
+
+    @staticmethod
+    def backward(ctx, dloss, _):
+        if dloss is None:
+            return (None,) * 6
+        x, target, weight, saved = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            dx = _cross_entropy_gradient(dloss, x, target, weight, *ctx.spec)
+        else:
+            dx = _ops.cross_entropy_backward.default(dloss, x, target, weight, saved, *ctx.spec[1:])
+        return dx, None, None, None, None, None
+
+
+_SPEC = "int reduction, SymInt ignore_index, float label_smoothing"
+for _name in ("cross_entropy", "cross_entropy_forward"):
+    _operator(
+        f"{_name}(Tensor x, Tensor target, Tensor? weight, {_SPEC}) -> (Tensor, Tensor)",
+        _cross_entropy_forward,
+        _cross_entropy_fake,
+        (lambda *args: _CrossEntropy.apply(*args)) if _name == "cross_entropy" else None,
+    )
+_operator(
+    "cross_entropy_backward(Tensor dloss, Tensor x, Tensor target, Tensor? weight, Tensor saved, SymInt ignore_index, "
+    "float label_smoothing) -> Tensor",
+    _cross_entropy_backward,
+    lambda dloss, x, *rest: x.new_empty(x.shape),
+)
+
+
+def cross_entropy(
+    input,
+    target,
+    weight=None,
+    size_average=None,
+    ignore_index=-100,
+    reduce=None,
+    reduction="mean",
+    label_smoothing=0.0,
+):
+    """torch.nn.functional.cross_entropy  [eq-cross-entropy].
+
+    input: logits (C,), (N, C) or (N, C, positions...); target: class indices, (), (N,) or (N, positions...), or
+    probabilities like input; weight: (C,) or None. Returns the mean, the sum, or with reduction="none" the loss of each
+    target. Errors: IndexError for a target that is no class.
+    """
+    everything = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+    if size_average is not None or reduce is not None:
+        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
+    if torch.is_autocast_enabled("cpu") and input.dtype in (torch.float16, torch.bfloat16):
+        input = input.float()  # autocast computes losses in float32
+        weight = None if weight is None else weight.float()
+    axis = 1 if input.dim() > 1 else 0
+    if (
+        input.dim() == 0
+        or input.numel() == 0
+        or reduction not in _REDUCTIONS
+        or not 0 <= label_smoothing <= 1
+        or (
+            weight is not None
+            and (weight.shape != input.shape[axis : axis + 1] or weight.requires_grad or weight.dtype != input.dtype)
+        )
+        or not _takes(input, weight)
+    ):
+        return torch_functional.cross_entropy(*everything)
+    if target.is_floating_point():
+        if target.shape != input.shape or ignore_index >= 0:
+            return torch_functional.cross_entropy(*everything)
+        return _cross_entropy_of_probabilities(input, target, weight, axis, reduction, label_smoothing)
+    if target.shape != input.shape[:axis] + input.shape[axis + 1 :] or target.dtype not in (torch.int64, torch.uint8):
+        return torch_functional.cross_entropy(*everything)
+    x, indices = (input, target) if axis else (input.unsqueeze(0), target.unsqueeze(0))
+    differentiable = _needs_graph(input)
+    loss, _ = (_ops.cross_entropy if differentiable else _ops.cross_entropy_forward).default(
+        x, indices.long(), weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
+    )
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _cross_entropy_of_probabilities(input, target, weight, axis, reduction, label_smoothing):
+    """-sum over the classes of weight * target * log p, where a target is a distribution of its own."""
+    classes = input.shape[axis]
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    if weight is not None:
+        target = target * weight.reshape(classes, *[1] * (input.dim() - axis - 1))
+    losses = -(log_softmax(input, axis) * target).sum(axis)
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / (input.numel() // classes)
