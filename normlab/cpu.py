@@ -18,7 +18,19 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from normlab.jit import EXACT_ORDER, array, compiled, maximum, narrow, share, two_to_the, vector, widen
+from normlab.jit import (
+    EXACT_ORDER,
+    array,
+    compiled,
+    cut,
+    maximum,
+    narrow,
+    share,
+    two_to_the,
+    vector,
+    vector_or,
+    widen,
+)
 
 # Elements of a block: its numbers stay in the fastest cache between the sum and the sum of squares.
 BLOCK = 4096
@@ -61,8 +73,8 @@ def _exp64(x):
 
 
 def exp(x):
-    """e**x for x up to about 80 (softmax asks for x <= 0): 0 where the result would be below the normal numbers, NaN
-    for NaN. The library's exp is called once a number; this one is vectorized.
+    """e**x for x up to about 80 (softmax asks for x <= 0): 0 below -87.3 (float64: -708.3), where results near the
+    smallest normal numbers begin, and NaN for NaN. The library's exp is called once a number; this one is vectorized.
 
     e**x = 2**n * e**r with n the whole number nearest to x / log 2, so that |r| <= log(2) / 2, where few terms of the
     Taylor series do. Adding 1.5 * 2**23 rounds to whole numbers: there the floating-point numbers are 1 apart.
@@ -84,6 +96,12 @@ def zero(x):
     return widen(x.dtype.type(0))
 
 
+@compiled()
+def real(x, value):
+    """`value` in that type. A plain 1 beside a float32 would make both float64, as in NumPy an array of integers does."""
+    return type(zero(x))(value)
+
+
 @compiled(EXACT_ORDER)
 def minus(x, mean):
     """x - mean, in a function of its own: regrouped with the sum it goes into, it would lose what it is there for."""
@@ -96,16 +114,17 @@ def block_moments(x):
 
     Deviations from a mean that was rounded do not sum to 0. What they sum to says how much the rounding took.
     """
+    once = 1 / np.float64(x.size)
     total = zero(x)
     for j in range(x.size):
         total += widen(x[j])
-    mean = type(total)(total / x.size)
+    mean = type(total)(total * once)
     rest, squares = zero(x), zero(x)
     for j in range(x.size):
         d = minus(x[j], mean)
         rest += d
         squares += d * d
-    return np.float64(mean) + rest / x.size, squares - np.float64(rest) * rest / x.size
+    return mean + rest * once, squares - rest * (rest * once)
 
 
 @compiled()
@@ -121,8 +140,10 @@ def merge(n, mean, squares, block_n, block_mean, block_squares):
 @compiled()
 def moments(x):
     """Mean and sum of squared deviations of a row (float64), read once from memory."""
-    n, mean, squares = 0, 0.0, 0.0
-    for start in range(0, x.size, BLOCK):
+    first = x[:BLOCK]
+    mean, squares = block_moments(first)
+    n = first.size
+    for start in range(BLOCK, x.size, BLOCK):
         block = x[start : start + BLOCK]
         block_mean, block_squares = block_moments(block)
         n, mean, squares = merge(n, mean, squares, block.size, block_mean, block_squares)
@@ -152,18 +173,8 @@ def scale_by_number(x, y, mean, scale, shift):
 
 @compiled()
 def scale_by_vectors(x, y, mean, rstd, weight, bias):
-    """A weight and a bias for each element; one of no elements stands for None."""
-    if weight.size and bias.size:
-        for j in range(x.size):
-            y[j] = narrow(minus(x[j], mean) * rstd * weight[j] + bias[j], y[j])
-    elif weight.size:
-        for j in range(x.size):
-            y[j] = narrow(minus(x[j], mean) * rstd * weight[j], y[j])
-    elif bias.size:
-        for j in range(x.size):
-            y[j] = narrow(minus(x[j], mean) * rstd + bias[j], y[j])
-    else:
-        scale_by_number(x, y, mean, rstd, zero(x))
+    for j in range(x.size):
+        y[j] = narrow(minus(x[j], mean) * rstd * weight[j] + bias[j], y[j])
 
 
 @compiled()
@@ -173,83 +184,63 @@ def pick(numbers, i, otherwise):
 
 
 # ---- Layer, RMS, group and instance norm: each pool is a row ---------------------------------------------------------
-# A row of group norm holds `channels` channels of `positions` elements each; row r belongs to group r % groups. Layer
-# and RMS norm have one group of channels at a single position, instance norm as many groups as channels.
+# A row holds `channels` channels of `positions` elements each. In layer and RMS norm a channel is one element, and weight
+# and bias are as long as the row. In group and instance norm row r is group r % groups, of channels of its own.
 
 
-@compiled()
-def row_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centred, groups, positions):
-    one = zero(x) + 1
-    channels = x.shape[1] // positions
+@compiled(loop=True)
+def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centred):
+    one = real(x, 1)
     for row in range(first, last):
-        if centred:
-            mean, squares = moments(x[row])
-        else:
-            mean, squares = 0.0, sum_of_squares(x[row])
+        mean, squares = moments(x[row]) if centred else (0.0, sum_of_squares(x[row]))
         variance = squares / x.shape[1]
         if means.size:
             means[row], variances[row] = mean, variance
-        mean, rstd = type(one)(mean), type(one)(1 / math.sqrt(variance + eps))
-        channel = (row % groups) * channels
-        if positions == 1:
-            scale_by_vectors(
-                x[row], y[row], mean, rstd, weight[channel : channel + channels], bias[channel : channel + channels]
-            )
-            continue
+        rstd = 1 / math.sqrt(variance + eps)
+        scale_by_vectors(x[row], y[row], type(one)(mean), type(one)(rstd), weight, bias)
+
+
+@compiled(loop=True)
+def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, groups, positions):
+    one, channels = real(x, 1), x.shape[1] // positions
+    for row in range(first, last):
+        mean, squares = moments(x[row])
+        variance = squares / x.shape[1]
+        if means.size:
+            means[row], variances[row] = mean, variance
+        rstd = 1 / math.sqrt(variance + eps)
+        channel = row % groups * channels
         for c in range(channels):
-            scale, shift = rstd * pick(weight, channel + c, one), pick(bias, channel + c, one - one)
             here = slice(c * positions, (c + 1) * positions)
-            scale_by_number(x[row, here], y[row, here], mean, scale, shift)
+            scale = type(one)(rstd) * weight[channel + c]
+            scale_by_number(x[row, here], y[row, here], type(one)(mean), scale, bias[channel + c])
 
 
 @compiled(entry=True)
-def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, positions, eps, centred, parts, like):
+def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, positions, eps, centred, threads, like):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over each of `rows` rows; means and variances may be 0."""
     row, wide = (rows, channels * positions), widen(like)
-    share(
-        row_norm_rows,
-        rows,
-        parts,
-        (
-            array(x, row, like),
-            array(y, row, like),
-            vector(weight, groups * channels, wide),
-            vector(bias, groups * channels, wide),
-            vector(means, rows, wide),
-            vector(variances, rows, wide),
-            eps,
-            centred,
-            groups,
-            positions,
-        ),
-    )
+    x, y = array(x, row, like), array(y, row, like)
+    one = real(x, 1)
+    weight, bias = vector_or(weight, groups * channels, one), vector_or(bias, groups * channels, zero(x))
+    means, variances = vector(means, rows, wide), vector(variances, rows, wide)
+    parts = cut(x.size, rows, threads)
+    if groups == 1 and positions == 1:
+        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centred))
+    else:
+        share(group_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, groups, positions))
 
 
 @compiled()
 def project_vectors(dy, x, weight, mean, rstd, dweight, dbias):
     """Sums of g and of g * x_hat over a row, with g = dy * weight; adds dy * x_hat and dy to dweight and dbias."""
     sum_g, sum_gx = zero(x), zero(x)
-    if dweight.size and weight.size:
-        for j in range(x.size):
-            d, x_hat = widen(dy[j]), minus(x[j], mean) * rstd
-            dweight[j] += d * x_hat
-            dbias[j] += d
-            sum_g += d * weight[j]
-            sum_gx += d * weight[j] * x_hat
-    elif weight.size:
-        for j in range(x.size):
-            g, x_hat = widen(dy[j]) * weight[j], minus(x[j], mean) * rstd
-            sum_g += g
-            sum_gx += g * x_hat
-    elif dweight.size:
-        for j in range(x.size):
-            d, x_hat = widen(dy[j]), minus(x[j], mean) * rstd
-            dweight[j] += d * x_hat
-            dbias[j] += d
-            sum_g += d
-            sum_gx += d * x_hat
-    else:
-        sum_g, sum_gx = project_number(dy, x, mean, rstd)
+    for j in range(x.size):
+        d, x_hat = widen(dy[j]), minus(x[j], mean) * rstd
+        dweight[j] += d * x_hat
+        dbias[j] += d
+        sum_g += d * weight[j]
+        sum_gx += d * weight[j] * x_hat
     return sum_g, sum_gx
 
 
@@ -266,12 +257,9 @@ def project_number(dy, x, mean, rstd):
 @compiled()
 def backward_vectors(dy, x, dx, weight, mean, rstd, mean_g, mean_gx):
     """dx = rstd * (g - mean_g - x_hat * mean_gx): g projected off the constants and off x_hat."""
-    if weight.size:
-        for j in range(x.size):
-            x_hat = minus(x[j], mean) * rstd
-            dx[j] = narrow(rstd * (widen(dy[j]) * weight[j] - mean_g - x_hat * mean_gx), dx[j])
-    else:
-        backward_number(dy, x, dx, zero(x) + 1, mean, rstd, mean_g, mean_gx)
+    for j in range(x.size):
+        x_hat = minus(x[j], mean) * rstd
+        dx[j] = narrow(rstd * (widen(dy[j]) * weight[j] - mean_g - x_hat * mean_gx), dx[j])
 
 
 @compiled()
@@ -281,55 +269,24 @@ def backward_number(dy, x, dx, weight, mean, rstd, mean_g, mean_gx):
         dx[j] = narrow(rstd * (widen(dy[j]) * weight - mean_g - x_hat * mean_gx), dx[j])
 
 
-@compiled()
-def row_norm_backward_parts(
-    first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, positions, per_part, groups
-):
-    """The rows of each part; their dweight and dbias go to per_part[part], (2, channels of all groups), float64."""
-    one = zero(x) + 1
-    channels = x.shape[1] // positions
-    rows, length, n_parts = x.shape[0], x.shape[1], per_part.shape[0]
+@compiled(loop=True)
+def layer_norm_backward_parts(first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, per_part):
+    """The rows of each part. Its dweight and dbias go to per_part[part], (2, length), float64."""
+    one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
+    rows, n_parts = x.shape[0], per_part.shape[0]
     for part in range(first_part, last_part):
-        totals = per_part[part]
-        added = np.full((2, totals.shape[1]), one - one)
+        added = np.full(per_part.shape[1:], zero(x))
+        dweight, dbias = added[0], added[1]
         for row in range(rows * part // n_parts, rows * (part + 1) // n_parts):
-            mean, rstd = means[row], type(one)(1 / math.sqrt(np.float64(variances[row]) + eps))
-            start = (row % groups) * channels
-            if positions == 1:
-                w = weight[start : start + channels]
-                here = slice(start, start + channels) if totals.size else slice(0, 0)
-                sum_g, sum_gx = project_vectors(dy[row], x[row], w, mean, rstd, added[0, here], added[1, here])
-            else:
-                sum_g, sum_gx = one - one, one - one
-                for c in range(channels):
-                    here = slice(c * positions, (c + 1) * positions)
-                    dbias, dweight = project_number(dy[row, here], x[row, here], mean, rstd)
-                    sum_g += dbias * pick(weight, start + c, one)
-                    sum_gx += dweight * pick(weight, start + c, one)
-                    if totals.size:
-                        added[0, start + c] += dweight
-                        added[1, start + c] += dbias
-            mean_g = sum_g / length if centred else one - one
-            mean_gx = sum_gx / length
+            mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
+            sum_g, sum_gx = project_vectors(dy[row], x[row], weight, mean, rstd, dweight, dbias)
+            if not centred:
+                sum_g = zero(x)
             if dx.size:
-                if positions == 1:
-                    backward_vectors(dy[row], x[row], dx[row], w, mean, rstd, type(one)(mean_g), type(one)(mean_gx))
-                else:
-                    for c in range(channels):
-                        here = slice(c * positions, (c + 1) * positions)
-                        backward_number(
-                            dy[row, here],
-                            x[row, here],
-                            dx[row, here],
-                            pick(weight, start + c, one),
-                            mean,
-                            rstd,
-                            type(one)(mean_g),
-                            type(one)(mean_gx),
-                        )
+                backward_vectors(dy[row], x[row], dx[row], weight, mean, rstd, sum_g * once, sum_gx * once)
             if row % FLUSH == FLUSH - 1:
-                flush(added, totals)
-        flush(added, totals)
+                flush(added, per_part[part])
+        flush(added, per_part[part])
 
 
 @compiled()
@@ -340,43 +297,64 @@ def flush(added, totals):
             added[i, j] = 0
 
 
-@compiled()
-def add_parts(per_part, dweight, dbias):
-    """The sums of all parts, in the order of the parts: the same on every run."""
-    for c in range(dweight.size):
-        w, b = 0.0, 0.0
-        for part in range(per_part.shape[0]):
-            w += per_part[part, 0, c]
-            b += per_part[part, 1, c]
-        dweight[c], dbias[c] = w, b
+@compiled(loop=True)
+def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, eps, groups, positions, sums):
+    """sums, (2, rows, channels) in float64, gets the sums of dy and of dy * x_hat over each channel of each row."""
+    one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
+    channels = x.shape[1] // positions
+    for row in range(first, last):
+        mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
+        channel = row % groups * channels
+        sum_g, sum_gx = 0.0, 0.0
+        for c in range(channels):
+            here = slice(c * positions, (c + 1) * positions)
+            sum_d, sum_dx = project_number(dy[row, here], x[row, here], mean, rstd)
+            sums[0, row, c], sums[1, row, c] = sum_d, sum_dx
+            sum_g += np.float64(sum_d) * weight[channel + c]
+            sum_gx += np.float64(sum_dx) * weight[channel + c]
+        if dx.size == 0:
+            continue
+        mean_g, mean_gx = type(one)(sum_g * once), type(one)(sum_gx * once)
+        for c in range(channels):
+            here = slice(c * positions, (c + 1) * positions)
+            w = weight[channel + c]
+            backward_number(dy[row, here], x[row, here], dx[row, here], w, mean, rstd, mean_g, mean_gx)
 
 
 @compiled(entry=True)
 def row_norm_backward(
-    dy, x, dx, weight, means, variances, dweight, dbias, rows, groups, channels, positions, eps, centred, parts, like
+    dy, x, dx, weight, means, variances, dweight, dbias, rows, groups, channels, positions, eps, centred, threads, like
 ):
-    """dx, and dweight and dbias of the channels of all groups; 0 for what is not wanted (dweight and dbias together)."""
-    length, wide = channels * positions, widen(like)
-    per_part = np.zeros((parts, 2, groups * channels if dweight else 0))
+    """dx, and dweight and dbias of the channels of all groups; 0 for what is not wanted (dweight and dbias together).
+
+    Each part adds up by itself, and the parts are added in order: the same result on every run.
+    """
+    row, size, wide = (rows, channels * positions), groups * channels, widen(like)
+    dy, x, dx = array(dy, row, like), array(x, row, like), array(dx, (rows if dx else 0, row[1]), like)
+    weight, dweight, dbias = vector_or(weight, size, real(x, 1)), vector(dweight, size, wide), vector(dbias, size, wide)
+    means, variances = vector(means, rows, wide), vector(variances, rows, wide)
+    parts = cut(x.size, rows, threads)
+    if groups == 1 and positions == 1:
+        per_part = np.zeros((parts, 2, size))
+        share(
+            layer_norm_backward_parts,
+            parts,
+            parts,
+            (dy, x, dx, weight, means, variances, eps, centred, per_part),
+        )
+        for c in range(dweight.size):
+            dweight[c], dbias[c] = per_part[:, 0, c].sum(), per_part[:, 1, c].sum()
+        return
+    sums = np.empty((2, rows, channels))
     share(
-        row_norm_backward_parts,
+        group_norm_backward_rows,
+        rows,
         parts,
-        parts,
-        (
-            array(dy, (rows, length), like),
-            array(x, (rows, length), like),
-            array(dx, (rows if dx else 0, length), like),
-            vector(weight, groups * channels, wide),
-            vector(means, rows, wide),
-            vector(variances, rows, wide),
-            eps,
-            centred,
-            positions,
-            per_part,
-            groups,
-        ),
+        (dy, x, dx, weight, means, variances, eps, groups, positions, sums),
     )
-    add_parts(per_part, vector(dweight, groups * channels, wide), vector(dbias, groups * channels, wide))
+    of_examples = sums.reshape(2, rows // groups, size)
+    for c in range(dweight.size):
+        dbias[c], dweight[c] = of_examples[0, :, c].sum(), of_examples[1, :, c].sum()
 
 
 # ---- Batch norm of (N, C, positions): a channel is N rows ------------------------------------------------------------
@@ -384,7 +362,7 @@ def row_norm_backward(
 # normalized. Where there are fewer channels than threads, rows are shared instead, and merged in between.
 
 
-@compiled()
+@compiled(loop=True)
 def merge_rows(first, last, row_means, row_squares, positions, means, variances):
     """Mean and variance of each channel from those of its rows, [N, C]."""
     for c in range(first, last):
@@ -394,7 +372,7 @@ def merge_rows(first, last, row_means, row_squares, positions, means, variances)
         means[c], variances[c] = mean, squares / n
 
 
-@compiled()
+@compiled(loop=True)
 def row_statistics(first, last, x, row_means, row_squares):
     """Of the rows first..last of [N * C] rows."""
     channels = x.shape[1]
@@ -403,36 +381,37 @@ def row_statistics(first, last, x, row_means, row_squares):
         row_means[i, c], row_squares[i, c] = moments(x[i, c])
 
 
-@compiled()
+@compiled(loop=True)
 def normalize_rows(first, last, x, y, weight, bias, means, variances, eps):
-    one, channels = zero(x) + 1, x.shape[1]
+    one, channels = real(x, 1), x.shape[1]
     for row in range(first, last):
         i, c = row // channels, row % channels
-        scale = type(one)(1 / math.sqrt(variances[c] + eps)) * pick(weight, c, one)
-        scale_by_number(x[i, c], y[i, c], type(one)(means[c]), scale, pick(bias, c, one - one))
+        scale = type(one)(1 / math.sqrt(variances[c] + eps)) * weight[c]
+        scale_by_number(x[i, c], y[i, c], type(one)(means[c]), scale, bias[c])
 
 
-@compiled()
+@compiled(loop=True)
 def batch_norm_channels(first, last, x, y, weight, bias, means, variances, eps):
-    one = zero(x) + 1
+    one = real(x, 1)
     for c in range(first, last):
         n, mean, squares = 0, 0.0, 0.0
         for i in range(x.shape[0]):
             row_mean, row_squares = moments(x[i, c])
             n, mean, squares = merge(n, mean, squares, x.shape[2], row_mean, row_squares)
         means[c], variances[c] = mean, squares / n
-        scale = type(one)(1 / math.sqrt(squares / n + eps)) * pick(weight, c, one)
+        scale = type(one)(1 / math.sqrt(squares / n + eps)) * weight[c]
         for i in range(x.shape[0]):
-            scale_by_number(x[i, c], y[i, c], type(one)(mean), scale, pick(bias, c, one - one))
+            scale_by_number(x[i, c], y[i, c], type(one)(mean), scale, bias[c])
 
 
 @compiled(entry=True)
-def batch_norm(x, y, weight, bias, means, variances, n, channels, positions, eps, training, parts, like):
+def batch_norm(x, y, weight, bias, means, variances, n, channels, positions, eps, training, threads, like):
     """y like x, (n, channels, positions). In training, means and variances (biased) are written, else they are used."""
     shape, wide = (n, channels, positions), widen(like)
     x, y = array(x, shape, like), array(y, shape, like)
-    weight, bias = vector(weight, channels, wide), vector(bias, channels, wide)
+    weight, bias = vector_or(weight, channels, real(x, 1)), vector_or(bias, channels, zero(x))
     means, variances = vector(means, channels, wide), vector(variances, channels, wide)
+    parts = cut(x.size, n * channels, threads)
     if training and channels >= parts:
         share(batch_norm_channels, channels, parts, (x, y, weight, bias, means, variances, eps))
         return
@@ -443,25 +422,25 @@ def batch_norm(x, y, weight, bias, means, variances, n, channels, positions, eps
     share(normalize_rows, n * channels, parts, (x, y, weight, bias, means, variances, eps))
 
 
-@compiled()
+@compiled(loop=True)
 def row_sums(first, last, dy, x, means, variances, eps, sums):
     """sums[0] and sums[1], [N, C]: of dy and of dy * x_hat over each row."""
-    one, channels = zero(x) + 1, x.shape[1]
+    one, channels = real(x, 1), x.shape[1]
     for row in range(first, last):
         i, c = row // channels, row % channels
         rstd = type(one)(1 / math.sqrt(variances[c] + eps))
         sums[0, i, c], sums[1, i, c] = project_number(dy[i, c], x[i, c], type(one)(means[c]), rstd)
 
 
-@compiled()
+@compiled(loop=True)
 def backward_rows(first, last, dy, x, dx, weight, means, variances, eps, training, sums):
     """dx of the rows first..last, from the sums over each row of their channels."""
-    one, channels = zero(x) + 1, x.shape[1]
+    one, channels = real(x, 1), x.shape[1]
     pool = x.shape[0] * x.shape[2]
     for row in range(first, last):
         i, c = row // channels, row % channels
         rstd = type(one)(1 / math.sqrt(variances[c] + eps))
-        w, mean_g, mean_gx = pick(weight, c, one), 0.0, 0.0
+        w, mean_g, mean_gx = weight[c], 0.0, 0.0
         if training:
             mean_g, mean_gx = w * sums[0, :, c].sum() / pool, w * sums[1, :, c].sum() / pool
         backward_number(
@@ -469,10 +448,10 @@ def backward_rows(first, last, dy, x, dx, weight, means, variances, eps, trainin
         )
 
 
-@compiled()
+@compiled(loop=True)
 def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variances, eps, training, sums):
     for c in range(first, last):
-        one = zero(x) + 1
+        one = real(x, 1)
         mean, rstd = type(one)(means[c]), type(one)(1 / math.sqrt(variances[c] + eps))
         total_g, total_gx = 0.0, 0.0
         for i in range(x.shape[0]):
@@ -481,7 +460,7 @@ def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variance
             total_gx += sums[1, i, c]
         if dx.size == 0:
             continue
-        w, pool = pick(weight, c, one), x.shape[0] * x.shape[2]
+        w, pool = weight[c], x.shape[0] * x.shape[2]
         mean_g, mean_gx = zero(x), zero(x)
         if training:
             mean_g, mean_gx = type(one)(w * total_g / pool), type(one)(w * total_gx / pool)
@@ -491,18 +470,19 @@ def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variance
 
 @compiled(entry=True)
 def batch_norm_backward(
-    dy, x, dx, weight, means, variances, dweight, dbias, n, channels, positions, eps, training, parts, like
+    dy, x, dx, weight, means, variances, dweight, dbias, n, channels, positions, eps, training, threads, like
 ):
     """dx like x, and dweight and dbias; 0 for what is not wanted (dweight and dbias together)."""
     shape, wide = (n, channels, positions), widen(like)
     wanted = dx != 0
     dy, x, dx = array(dy, shape, like), array(x, shape, like), array(dx, (n if dx else 0, channels, positions), like)
     weight, means, variances = (
-        vector(weight, channels, wide),
+        vector_or(weight, channels, real(x, 1)),
         vector(means, channels, wide),
         vector(variances, channels, wide),
     )
     sums = np.empty((2, n, channels))
+    parts = cut(x.size, n * channels, threads)
     if channels >= parts:
         share(
             batch_norm_backward_channels,
@@ -543,7 +523,7 @@ def tile_moments(x, top, bottom, left, mean, rest, squares):
             squares[c] += d * d
 
 
-@compiled()
+@compiled(loop=True)
 def column_statistics(first_part, last_part, x, part_means, part_squares):
     """Mean and sum of squared deviations of the rows of each part, [part, C]."""
     rows, n_parts = x.shape[0], part_means.shape[0]
@@ -567,7 +547,7 @@ def column_statistics(first_part, last_part, x, part_means, part_squares):
                     total[c] += squares[c] - np.float64(rest[c]) * rest[c] / k + apart * apart * (n * share_of_tile)
 
 
-@compiled()
+@compiled(loop=True)
 def normalize_columns(first, last, x, y, means, scale, shift):
     """y = (x - mean) * scale + shift with a mean, a scale and a shift for each column."""
     for r in range(first, last):
@@ -577,12 +557,13 @@ def normalize_columns(first, last, x, y, means, scale, shift):
 
 
 @compiled(entry=True)
-def batch_norm_columns(x, y, weight, bias, means, variances, rows, channels, eps, training, parts, like):
+def batch_norm_columns(x, y, weight, bias, means, variances, rows, channels, eps, training, threads, like):
     """As batch_norm, for (rows, channels)."""
     shape, wide = (rows, channels), widen(like)
     x, y = array(x, shape, like), array(y, shape, like)
-    weight, bias = vector(weight, channels, wide), vector(bias, channels, wide)
+    weight, bias = vector_or(weight, channels, real(x, 1)), vector_or(bias, channels, zero(x))
     means, variances = vector(means, channels, wide), vector(variances, channels, wide)
+    parts = cut(x.size, rows, threads)
     if training:
         part_means, part_squares = np.zeros((parts, channels)), np.zeros((parts, channels))
         share(column_statistics, parts, parts, (x, part_means, part_squares))
@@ -595,12 +576,12 @@ def batch_norm_columns(x, y, weight, bias, means, variances, rows, channels, eps
             means[c], variances[c] = mean, squares / n
     scale, shift = np.full(channels, wide), np.full(channels, wide)
     for c in range(channels):
-        scale[c] = type(wide)(1 / math.sqrt(variances[c] + eps)) * pick(weight, c, type(wide)(1))
-        shift[c] = pick(bias, c, type(wide)(0))
+        scale[c] = type(wide)(1 / math.sqrt(variances[c] + eps)) * weight[c]
+        shift[c] = bias[c]
     share(normalize_columns, rows, parts, (x, y, means, scale, shift))
 
 
-@compiled()
+@compiled(loop=True)
 def column_sums(first_part, last_part, dy, x, means, sums):
     """sums[part], (2, C): of dy and of dy * (x - mean) over the rows of each part."""
     rows, n_parts = x.shape[0], sums.shape[0]
@@ -618,7 +599,7 @@ def column_sums(first_part, last_part, dy, x, means, sums):
         flush(added, sums[part])
 
 
-@compiled()
+@compiled(loop=True)
 def backward_columns(first, last, dy, x, dx, means, scale, mean_g, slope):
     """dx = scale * (dy - mean_g - (x - mean) * slope), each a number a column."""
     for r in range(first, last):
@@ -629,24 +610,25 @@ def backward_columns(first, last, dy, x, dx, means, scale, mean_g, slope):
 
 @compiled(entry=True)
 def batch_norm_columns_backward(
-    dy, x, dx, weight, means, variances, dweight, dbias, rows, channels, eps, training, parts, like
+    dy, x, dx, weight, means, variances, dweight, dbias, rows, channels, eps, training, threads, like
 ):
     """As batch_norm_backward, for (rows, channels)."""
     shape, wide = (rows, channels), widen(like)
     wanted = dx != 0
     dy, x, dx = array(dy, shape, like), array(x, shape, like), array(dx, (rows if dx else 0, channels), like)
     weight, means, variances = (
-        vector(weight, channels, wide),
+        vector_or(weight, channels, real(x, 1)),
         vector(means, channels, wide),
         vector(variances, channels, wide),
     )
     dweights, dbiases = vector(dweight, channels, wide), vector(dbias, channels, wide)
+    parts = cut(x.size, rows, threads)
     sums = np.zeros((parts, 2, channels))
     scale, mean_g, slope = np.full(channels, wide), np.full(channels, wide), np.full(channels, wide)
     share(column_sums, parts, parts, (dy, x, means, sums))
     for c in range(channels):
         rstd = 1 / math.sqrt(variances[c] + eps)
-        scale[c] = rstd * pick(weight, c, type(wide)(1))
+        scale[c] = rstd * weight[c]
         total_g, total_gx = sums[:, 0, c].sum(), sums[:, 1, c].sum() * rstd
         mean_g[c], slope[c] = (total_g / rows, total_gx / rows * rstd) if training else (0.0, 0.0)
         if dweights.size:
@@ -656,6 +638,13 @@ def batch_norm_columns_backward(
 
 
 # ---- Softmax and log-softmax -----------------------------------------------------------------------------------------
+
+
+@compiled(EXACT_ORDER)
+def log_p(x, top, log_total):
+    """Logarithm of softmax, from the maximum and the logarithm of the sum of exponentials below it. In this order: near
+    1e4 the sum of the two would lose what the difference from the maximum has."""
+    return (widen(x) - top) - log_total
 
 
 @compiled()
@@ -674,66 +663,73 @@ def sum_of_exp(x, top):
     return total
 
 
-@compiled()
-def softmax_row(x, y, e):
-    """e: room for a row in the type that is computed in."""
-    top, total = largest(x), zero(x)
-    for j in range(x.size):
-        e[j] = exp(minus(x[j], top))
-        total += e[j]
-    scale = 1 / total
-    for j in range(x.size):
-        y[j] = narrow(e[j] * scale, y[j])
-
-
-@compiled()
-def log_softmax_row(x, y):
-    top = largest(x)
-    log_total = type(top)(math.log(sum_of_exp(x, top)))
-    for j in range(x.size):
-        y[j] = narrow(minus(x[j], top) - log_total, y[j])
-
-
-@compiled()
-def softmax_rows(first, last, x, y, log):
-    e = np.full(0 if log else x.shape[1], zero(x))
+@compiled(loop=True)
+def softmax_rows(first, last, x, y):
+    e = np.full(x.shape[1], zero(x))
     for row in range(first, last):
-        if log:
-            log_softmax_row(x[row], y[row])
-        else:
-            softmax_row(x[row], y[row], e)
+        v, out = x[row], y[row]
+        top, total = largest(v), zero(x)
+        for j in range(v.size):
+            e[j] = exp(minus(v[j], top))
+            total += e[j]
+        scale = real(x, 1) / total
+        for j in range(v.size):
+            out[j] = narrow(e[j] * scale, out[j])
+
+
+@compiled(loop=True)
+def log_softmax_rows(first, last, x, y):
+    for row in range(first, last):
+        v, out = x[row], y[row]
+        top = largest(v)
+        log_total = real(x, math.log(sum_of_exp(v, top)))
+        for j in range(v.size):
+            out[j] = narrow(log_p(v[j], top, log_total), out[j])
 
 
 @compiled(entry=True)
-def softmax(x, y, rows, length, log, parts, like):
+def softmax(x, y, rows, length, log, threads, like):
     """y = softmax (log: log-softmax) of each of `rows` rows of x."""
-    share(softmax_rows, rows, parts, (array(x, (rows, length), like), array(y, (rows, length), like), log))
+    x, y = array(x, (rows, length), like), array(y, (rows, length), like)
+    parts = cut(x.size, rows, threads)
+    if log:
+        share(log_softmax_rows, rows, parts, (x, y))
+    else:
+        share(softmax_rows, rows, parts, (x, y))
 
 
-@compiled()
-def softmax_backward_rows(first, last, dy, y, dx, log):
+@compiled(loop=True)
+def softmax_backward_rows(first, last, dy, y, dx):
     for row in range(first, last):
         d, p, out = dy[row], y[row], dx[row]
         total = zero(y)
-        if log:
-            for j in range(p.size):
-                total += widen(d[j])
-            for j in range(p.size):
-                out[j] = narrow(widen(d[j]) - exp(widen(p[j])) * total, out[j])
-        else:
-            for j in range(p.size):
-                total += widen(d[j]) * widen(p[j])
-            for j in range(p.size):
-                out[j] = narrow(widen(p[j]) * (widen(d[j]) - total), out[j])
+        for j in range(p.size):
+            total += widen(d[j]) * widen(p[j])
+        for j in range(p.size):
+            out[j] = narrow(widen(p[j]) * (widen(d[j]) - total), out[j])
+
+
+@compiled(loop=True)
+def log_softmax_backward_rows(first, last, dy, y, dx):
+    for row in range(first, last):
+        d, log_p, out = dy[row], y[row], dx[row]
+        total = zero(y)
+        for j in range(d.size):
+            total += widen(d[j])
+        for j in range(d.size):
+            out[j] = narrow(widen(d[j]) - exp(widen(log_p[j])) * total, out[j])
 
 
 @compiled(entry=True)
-def softmax_backward(dy, y, dx, rows, length, log, parts, like):
+def softmax_backward(dy, y, dx, rows, length, log, threads, like):
     """dx = y * (dy - sum(y * dy)) in each row (log: dy - exp(y) * sum(dy)), y being what the forward gave."""
     shape = (rows, length)
-    share(
-        softmax_backward_rows, rows, parts, (array(dy, shape, like), array(y, shape, like), array(dx, shape, like), log)
-    )
+    dy, y, dx = array(dy, shape, like), array(y, shape, like), array(dx, shape, like)
+    parts = cut(y.size, rows, threads)
+    if log:
+        share(log_softmax_backward_rows, rows, parts, (dy, y, dx))
+    else:
+        share(softmax_backward_rows, rows, parts, (dy, y, dx))
 
 
 # In columns: x is (outer, length, inner) and the axis in the middle is summed over. A tile is all of that axis and a few
@@ -757,7 +753,7 @@ def column_normalizers(x, left, right, top, log_total):
         log_total[c] = math.log(log_total[c])
 
 
-@compiled()
+@compiled(loop=True)
 def softmax_tiles(first, last, x, y, log):
     tiles = -(-x.shape[2] // TILE_COLUMNS)
     top, total = np.full(TILE_COLUMNS, zero(x)), np.full(TILE_COLUMNS, zero(x))
@@ -772,7 +768,7 @@ def softmax_tiles(first, last, x, y, log):
             for k in range(v.shape[0]):
                 row, row_out = v[k, left:right], out[k, left:right]
                 for c in range(row.size):
-                    row_out[c] = narrow(minus(row[c], top[c]) - total[c], row_out[c])
+                    row_out[c] = narrow(log_p(row[c], top[c], total[c]), row_out[c])
             continue
         top[:width], total[:width] = -math.inf, 0
         for k in range(v.shape[0]):
@@ -785,7 +781,7 @@ def softmax_tiles(first, last, x, y, log):
                 row_e[c] = exp(minus(row[c], top[c]))
                 total[c] += row_e[c]
         for c in range(width):
-            total[c] = 1 / total[c]
+            total[c] = real(x, 1) / total[c]
         for k in range(v.shape[0]):
             row_e, row_out = e[k], out[k, left:right]
             for c in range(row_out.size):
@@ -793,14 +789,19 @@ def softmax_tiles(first, last, x, y, log):
 
 
 @compiled(entry=True)
-def softmax_columns(x, y, outer, length, inner, log, parts, like):
+def softmax_columns(x, y, outer, length, inner, log, threads, like):
     """As softmax, over the middle axis of (outer, length, inner)."""
     shape = (outer, length, inner)
     tiles = outer * -(-inner // TILE_COLUMNS)
-    share(softmax_tiles, tiles, min(parts, tiles), (array(x, shape, like), array(y, shape, like), log))
+    share(
+        softmax_tiles,
+        tiles,
+        cut(outer * length * inner, tiles, threads),
+        (array(x, shape, like), array(y, shape, like), log),
+    )
 
 
-@compiled()
+@compiled(loop=True)
 def softmax_backward_tiles(first, last, dy, y, dx, log):
     tiles = -(-y.shape[2] // TILE_COLUMNS)
     total = np.full(TILE_COLUMNS, zero(y))
@@ -828,12 +829,12 @@ def softmax_backward_tiles(first, last, dy, y, dx, log):
 
 
 @compiled(entry=True)
-def softmax_backward_columns(dy, y, dx, outer, length, inner, log, parts, like):
+def softmax_backward_columns(dy, y, dx, outer, length, inner, log, threads, like):
     """As softmax_backward, over the middle axis of (outer, length, inner)."""
     shape = (outer, length, inner)
     tiles = outer * -(-inner // TILE_COLUMNS)
     arrays = (array(dy, shape, like), array(y, shape, like), array(dx, shape, like))
-    share(softmax_backward_tiles, tiles, min(parts, tiles), (*arrays, log))
+    share(softmax_backward_tiles, tiles, cut(outer * length * inner, tiles, threads), (*arrays, log))
 
 
 # ---- Cross entropy ---------------------------------------------------------------------------------------------------
@@ -851,16 +852,16 @@ def weighted_sum_of_losses(x, column, top, log_total, weight):
     """Sum over the classes of w * -log p."""
     total = zero(x)
     for k in range(x.shape[0]):
-        total += (log_total - minus(x[k, column], top)) * pick(weight, k, zero(x) + 1)
+        total += -log_p(x[k, column], top, log_total) * pick(weight, k, real(x, 1))
     return np.float64(total)
 
 
-@compiled()
+@compiled(loop=True)
 def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, log_totals, losses, weights):
     """Loss and weight (float64) of each target. A weight of -inf marks a target that is no class."""
     classes, inner = x.shape[1], x.shape[2]
     tiles = -(-inner // TILE_COLUMNS)
-    one = zero(x) + 1
+    one = real(x, 1)
     for tile in range(first, last):
         i, left = tile // tiles, tile % tiles * TILE_COLUMNS
         right = min(left + TILE_COLUMNS, inner)
@@ -879,7 +880,7 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
                 tops[i, 0] = largest(row)
                 log_totals[i, 0] = math.log(sum_of_exp(row, tops[i, 0]))
             weights[i, c] = pick(weight, target, one)
-            loss = np.float64(log_totals[i, c] - minus(x[i, target, c], tops[i, c])) * weights[i, c]
+            loss = -np.float64(log_p(x[i, target, c], tops[i, c], log_totals[i, c])) * weights[i, c]
             if smoothing > 0:
                 rest = weighted_sum_of_losses(x[i], c, tops[i, c], log_totals[i, c], weight)
                 loss = (1 - smoothing) * loss + smoothing / classes * rest
@@ -888,7 +889,7 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
 
 @compiled(entry=True)
 def cross_entropy(
-    x, targets, weight, out, tops, log_totals, divisor, outer, classes, inner, ignore, smoothing, mean, parts, like
+    x, targets, weight, out, tops, log_totals, divisor, outer, classes, inner, ignore, smoothing, mean, threads, like
 ):
     """out: the loss of each target, or with `mean` >= 0 one number: their sum (0), or their mean (1) over the weights of
     the targets, which `divisor` gets. Returns the index of a target that is no class, or -1."""
@@ -899,7 +900,7 @@ def cross_entropy(
     losses, weights = np.empty((outer, inner)), np.empty((outer, inner))
     tiles = outer * -(-inner // TILE_COLUMNS)
     arrays = (x, targets, vector(weight, classes, wide), ignore, smoothing, tops, log_totals, losses, weights)
-    share(losses_of_tiles, tiles, min(parts, tiles), arrays)
+    share(losses_of_tiles, tiles, cut(x.size, tiles, threads), arrays)
     total, total_weight = 0.0, 0.0
     for i in range(outer):
         for c in range(inner):
@@ -918,14 +919,14 @@ def cross_entropy(
     return -1
 
 
-@compiled()
+@compiled(loop=True)
 def cross_entropy_backward_tiles(
     first, last, dloss, divisor, x, dx, targets, weight, ignore, smoothing, tops, log_totals, sum_of_weights
 ):
     """dloss: one number, or one for each target."""
     classes, inner = x.shape[1], x.shape[2]
     tiles = -(-inner // TILE_COLUMNS)
-    one = zero(x) + 1
+    one = real(x, 1)
     kept, to_p, evenly = np.full(TILE_COLUMNS, one), np.full(TILE_COLUMNS, one), np.full(TILE_COLUMNS, one)
     for tile in range(first, last):
         i, left = tile // tiles, tile % tiles * TILE_COLUMNS
@@ -938,16 +939,21 @@ def cross_entropy_backward_tiles(
                 evenly[c] = kept[c] * smoothing / classes
                 to_p[c] = kept[c] * (1 - smoothing) * pick(weight, target, one) + evenly[c] * sum_of_weights
         if inner == 1:
-            backward_classes(
-                x[i].reshape(classes), dx[i].reshape(classes), tops[i, 0], log_totals[i, 0], to_p[0], evenly[0], weight
-            )
+            row, out = x[i].reshape(classes), dx[i].reshape(classes)
+            for k in range(classes):
+                p = exp(log_p(row[k], tops[i, 0], log_totals[i, 0]))
+                out[k] = narrow(p * to_p[0] - evenly[0], out[k])
+            if weight.size and smoothing > 0:
+                for k in range(classes):
+                    p = exp(log_p(row[k], tops[i, 0], log_totals[i, 0]))
+                    out[k] = narrow(p * to_p[0] - evenly[0] * weight[k], out[k])
         else:
             for k in range(classes):
                 w = pick(weight, k, one)
                 row, out = x[i, k, left:right], dx[i, k, left:right]
                 top, log_total = tops[i, left:right], log_totals[i, left:right]
                 for c in range(row.size):
-                    p = exp(minus(row[c], top[c]) - log_total[c])
+                    p = exp(log_p(row[c], top[c], log_total[c]))
                     out[c] = narrow(p * to_p[c] - evenly[c] * w, out[c])
         for c in range(right - left):
             target = targets[i, left + c]
@@ -956,21 +962,10 @@ def cross_entropy_backward_tiles(
                     dx[i, k, left + c] = narrow(zero(x), dx[i, k, left + c])
                 continue
             # Computed again rather than subtracted from what was stored: a half type would round twice.
-            p = exp(minus(x[i, target, left + c], tops[i, left + c]) - log_totals[i, left + c])
+            p = exp(log_p(x[i, target, left + c], tops[i, left + c], log_totals[i, left + c]))
             w = pick(weight, target, one)
             exact = p * to_p[c] - evenly[c] * w - type(one)(kept[c] * (1 - smoothing)) * w
             dx[i, target, left + c] = narrow(type(one)(exact), dx[i, target, left + c])
-
-
-@compiled()
-def backward_classes(x, dx, top, log_total, to_p, evenly, weight):
-    """to_p * p - evenly * weight for a row of classes."""
-    if weight.size:
-        for k in range(x.size):
-            dx[k] = narrow(exp(minus(x[k], top) - log_total) * to_p - evenly * weight[k], dx[k])
-    else:
-        for k in range(x.size):
-            dx[k] = narrow(exp(minus(x[k], top) - log_total) * to_p - evenly, dx[k])
 
 
 @compiled(entry=True)
@@ -989,7 +984,7 @@ def cross_entropy_backward(
     inner,
     ignore,
     smoothing,
-    parts,
+    threads,
     like,
 ):
     """dx, from the gradient of one loss (n_losses == 1) or of the loss of each target."""
@@ -1000,7 +995,7 @@ def cross_entropy_backward(
     share(
         cross_entropy_backward_tiles,
         tiles,
-        min(parts, tiles),
+        cut(outer * classes * inner, tiles, threads),
         (
             array(dloss, (1, 1) if n_losses == 1 else (outer, inner), like),
             vector(divisor, 1, wide),

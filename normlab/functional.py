@@ -25,8 +25,10 @@ import math
 import mmap
 
 import torch
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
+from torch.autograd.graph import increment_version
 from torch.nn import functional as torch_functional
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from normlab import cpu, jit
 
@@ -53,34 +55,42 @@ _ops = torch.ops.normlab
 
 def _takes(x, *parameters):
     """Whether the kernels take x, with `parameters` (or None) beside it: of x's type, or all float32 beside a half x."""
-    if x.device.type not in ("cpu", "meta") or x.dtype not in _LIKE or x.layout != torch.strided:
+    dtype = x.dtype
+    if dtype not in _LIKE or not (x.is_cpu or x.is_meta) or x.layout is not torch.strided:
         return False
     kind = None
     for parameter in parameters:
         if parameter is not None:
-            if kind is not None and parameter.dtype != kind:
+            if kind is not None and parameter.dtype is not kind:
                 return False
             kind = parameter.dtype
-    return (kind is None or kind == x.dtype or kind == _WIDE[x.dtype]) and not _transformed()
-
-
-def _transformed():
-    """Whether a transform of torch.func or forward-mode differentiation is under way."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
-
-
-def _needs_graph(*tensors):
-    """Whether the operator with the gradient must be called. So it is under torch.compile, which decides for itself."""
-    if torch.compiler.is_compiling():
-        return True
-    if not torch.is_grad_enabled():
+    if kind is not None and kind is not dtype and kind is not _WIDE[dtype]:
         return False
-    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    # Transforms of torch.func, and forward-mode differentiation.
+    return torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+
+
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+
+
+def _eager(x):
+    """Whether nobody watches operators: no compiler, no fake tensors, no modes. Then the kernels are called directly,
+    which for small inputs is a third of the time. (A parameter beside a plain x may be of any class: it is only read.)"""
+    return not torch.compiler.is_compiling() and type(x) in _PLAIN and x.is_cpu and not _dispatch_modes()
+
+
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+
+
+def _wants_graph(x, weight=None, bias=None):
+    return torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    )
 
 
 def _checked_out(out, x, *parameters):
     """`out`, if a result like x can be written to it."""
-    if out.dtype != x.dtype or out.shape != x.shape or out.device != x.device:
+    if out.dtype != x.dtype or out.shape != x.shape or out.device != x.device or out.is_neg():
         raise RuntimeError(
             f"out must be like the result, {tuple(x.shape)} of {x.dtype} on {x.device}: "
             f"it is {tuple(out.shape)} of {out.dtype} on {out.device}"
@@ -92,17 +102,23 @@ def _checked_out(out, x, *parameters):
     return out
 
 
+def _by_torch(function, out, *args, **kwargs):
+    """PyTorch's own answer, or its error."""
+    answer = function(*args, **kwargs)
+    return answer if out is None else _checked_out(out, answer).copy_(answer)
+
+
 _libc = ctypes.CDLL(None) if hasattr(mmap, "MADV_HUGEPAGE") else None
 _PAGE = 2 << 20
 # From this size on glibc fetches memory from the kernel and returns it, page by page, again and again.
 _LARGE = 4 << 20
 
 
-def _empty_like(x):
-    """A new contiguous tensor like x. A large one asks for huge pages, before the first of its pages is touched:
-    otherwise the kernel hands out each 4 KiB by itself, which takes longer than to compute what goes in."""
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    if _libc is not None and x.numel() * x.itemsize >= _LARGE and not torch.compiler.is_compiling():
+def _empty_like(x, memory_format=torch.contiguous_format):
+    """A new tensor like x. A large one asks for huge pages, before the first of its pages is touched: otherwise the
+    kernel hands out each 4 KiB by itself, which takes longer than to compute what goes in."""
+    y = torch.empty_like(x, memory_format=memory_format)
+    if y.nbytes >= _LARGE and _libc is not None:
         first = -(-y.data_ptr() // _PAGE) * _PAGE
         length = (y.data_ptr() + y.nbytes - first) // _PAGE * _PAGE
         if length > 0:
@@ -112,17 +128,17 @@ def _empty_like(x):
 
 def _wide(parameter, dtype):
     """A weight, bias or statistic as kernels read it: contiguous, in the type that is computed in."""
-    if parameter is None or (parameter.dtype == dtype and parameter.is_contiguous()):
+    if parameter is None or (parameter.dtype is dtype and parameter.is_contiguous()):
         return parameter
     return parameter.to(dtype).contiguous()
 
 
+def _threads():
+    return torch.get_num_threads() if jit.parallel() else 1
+
+
 def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
-
-
-def _parts(x, rows):
-    return jit.parts(x.numel(), rows, torch.get_num_threads())
 
 
 def _operator(schema, cpu_kernel, fake, autograd=None):
@@ -160,7 +176,7 @@ def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *,
         positions,
         eps,
         centred,
-        _parts(x, rows),
+        _threads(),
         _LIKE[x.dtype],
     )
     if target is not out:
@@ -197,7 +213,7 @@ def _row_norm_backward(dy, x, weight, means, variances, groups, channels, positi
             positions,
             eps,
             centred,
-            _parts(x, rows),
+            _threads(),
             _LIKE[x.dtype],
         )
     return dx, dweight, dbias
@@ -236,27 +252,30 @@ def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centred)
 
 class _RowNorm(Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, spec):
-        y, means, variances = _ops.row_norm_forward.default(x, weight, bias, *spec)
-        ctx.save_for_backward(x, weight, bias, means, variances)
+    def forward(ctx, x, weight, bias, spec, statistics):
+        forward = _row_norm_forward if _eager(x) else _ops.row_norm_forward.default
+        y, *own_statistics = forward(x, weight, bias, *spec)
+        ctx.save_for_backward(x, weight, bias, *own_statistics)
         ctx.spec = spec
-        ctx.mark_non_differentiable(means, variances)
-        ctx.set_materialize_grads(False)
-        return y, means, variances
+        statistics.extend(own_statistics)
+        return y
 
     @staticmethod
-    def backward(ctx, dy, _, __):
+    def backward(ctx, dy):
         x, weight, bias, means, variances = ctx.saved_tensors
-        if dy is None:
-            return None, None, None, None
-        want_x, want_weight, want_bias, _ = ctx.needs_input_grad
+        want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
             dx, dweight, dbias = _row_norm_gradient(dy, x, weight, *ctx.spec)
         else:
-            dx, dweight, dbias = _ops.row_norm_backward.default(
-                dy, x, weight, means, variances, *ctx.spec, want_x, want_weight or want_bias
-            )
-        return dx if want_x else None, _like(dweight, weight, want_weight), _like(dbias, bias, want_bias), None
+            backward = _row_norm_backward if _eager(dy) and _eager(x) else _ops.row_norm_backward.default
+            want = (want_x, want_weight or want_bias)
+            dx, dweight, dbias = backward(dy, x, weight, means, variances, *ctx.spec, *want)
+        return dx if want_x else None, _like(dweight, weight, want_weight), _like(dbias, bias, want_bias), None, None
+
+
+def _differentiable_row_norm(x, weight, bias, *spec):
+    statistics = []
+    return _RowNorm.apply(x, weight, bias, spec, statistics), *statistics
 
 
 def _like(gradient, parameter, wanted):
@@ -269,7 +288,7 @@ for _name in ("row_norm", "row_norm_forward"):
         f"{_name}(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}) -> (Tensor, Tensor, Tensor)",
         _row_norm_forward,
         _row_norm_fake,
-        (lambda x, weight, bias, *spec: _RowNorm.apply(x, weight, bias, spec)) if _name == "row_norm" else None,
+        _differentiable_row_norm if _name == "row_norm" else None,
     )
 _operator(
     f"row_norm_out(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}, *, Tensor(a!) out) -> ()",
@@ -285,12 +304,27 @@ _operator(
 
 
 def _row_norm(x, weight, bias, out, *spec):
-    """y alone, by the cheapest way."""
-    if out is None and _needs_graph(x, weight, bias):
-        return _ops.row_norm.default(x, weight, bias, *spec)[0]
-    out = _empty_like(x) if out is None else _checked_out(out, x, weight, bias)
-    _ops.row_norm_out.default(x, weight, bias, *spec, out=out)
+    if not _eager(x):
+        if out is None:
+            return _ops.row_norm.default(x, weight, bias, *spec)[0]
+        _ops.row_norm_out.default(x, weight, bias, *spec, out=_checked_out(out, x, weight, bias))
+        return out
+    if out is not None:
+        increment_version(_checked_out(out, x, weight, bias))
+    elif _wants_graph(x, weight, bias):
+        return _RowNorm.apply(x, weight, bias, spec, [])
+    else:
+        out = _empty_like(x)
+    _row_norm_out(x, weight, bias, *spec, out=out)
     return out
+
+
+def _trailing(x, normalized_shape):
+    """normalized_shape as a tuple, if those are the last axes of x, else None."""
+    if not isinstance(normalized_shape, (tuple, list)) or not normalized_shape:
+        return None
+    shape = tuple(normalized_shape)
+    return shape if x.shape[-len(shape) :] == shape else None
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):
@@ -298,15 +332,18 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
 
     input: (..., *normalized_shape); weight, bias: of normalized_shape, or None for 1 and 0. Returns one like input.
     """
-    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list, torch.Size)) else None
+    if has_torch_function_variadic(input, weight, bias):
+        return handle_torch_function(
+            layer_norm, (input, weight, bias), input, normalized_shape, weight=weight, bias=bias, eps=eps, out=out
+        )
+    shape = _trailing(input, normalized_shape)
     if (
-        not shape
-        or input.shape[-len(shape) :] != shape
+        shape is None
         or (weight is not None and weight.shape != shape)
         or (bias is not None and bias.shape != shape)
         or not _takes(input, weight, bias)
     ):
-        return torch_functional.layer_norm(input, normalized_shape, weight, bias, eps)
+        return _by_torch(torch_functional.layer_norm, out, input, normalized_shape, weight, bias, eps)
     return _row_norm(input, weight, bias, out, 1, math.prod(shape), 1, eps, True)
 
 
@@ -315,14 +352,13 @@ def rms_norm(input, normalized_shape, weight=None, eps=None, *, out=None):
 
     eps=None is the machine epsilon of the type that is computed in: float32's for half precision too.
     """
-    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list, torch.Size)) else None
-    if (
-        not shape
-        or input.shape[-len(shape) :] != shape
-        or (weight is not None and weight.shape != shape)
-        or not _takes(input, weight)
-    ):
-        return torch_functional.rms_norm(input, normalized_shape, weight, eps)
+    if has_torch_function_variadic(input, weight):
+        return handle_torch_function(
+            rms_norm, (input, weight), input, normalized_shape, weight=weight, eps=eps, out=out
+        )
+    shape = _trailing(input, normalized_shape)
+    if shape is None or (weight is not None and weight.shape != shape) or not _takes(input, weight):
+        return _by_torch(torch_functional.rms_norm, out, input, normalized_shape, weight, eps)
     if eps is None:
         eps = torch.finfo(_WIDE[input.dtype]).eps
     return _row_norm(input, weight, None, out, 1, math.prod(shape), 1, eps, False)
@@ -341,6 +377,10 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None)
 
     input: (N, C, positions...) with num_groups dividing C; weight, bias: (C,) or None. Returns a tensor like input.
     """
+    if has_torch_function_variadic(input, weight, bias):
+        return handle_torch_function(
+            group_norm, (input, weight, bias), input, num_groups, weight=weight, bias=bias, eps=eps, out=out
+        )
     shape = input.shape
     if (
         len(shape) < 2
@@ -352,7 +392,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None)
         or not _takes(input, weight, bias)
         or math.prod(shape[2:], start=shape[0] * shape[1] // num_groups) == 1
     ):
-        return torch_functional.group_norm(input, num_groups, weight, bias, eps)
+        return _by_torch(torch_functional.group_norm, out, input, num_groups, weight, bias, eps)
     spec = (num_groups, shape[1] // num_groups, math.prod(shape[2:]), eps, True)
     y = _row_norm(input, weight, bias, out, *spec)
     return y if out is not None else y.contiguous(memory_format=_memory_format(input))
@@ -374,9 +414,24 @@ def instance_norm(
 
     input: (N, C, positions...); the others (C,) or None. Running statistics are the averages over the examples.
     """
+    own = (running_mean, running_var)
+    if has_torch_function_variadic(input, *own, weight, bias):
+        return handle_torch_function(
+            instance_norm,
+            (input, *own, weight, bias),
+            input,
+            *own,
+            weight=weight,
+            bias=bias,
+            use_input_stats=use_input_stats,
+            momentum=momentum,
+            eps=eps,
+            out=out,
+        )
+    everything = (input, *own, weight, bias, use_input_stats, momentum, eps)
     if not use_input_stats:
         if running_mean is None or running_var is None:
-            return torch_functional.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+            return _by_torch(torch_functional.instance_norm, out, *everything)
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, out=out)
     shape = input.shape
     positions = math.prod(shape[2:])
@@ -384,19 +439,17 @@ def instance_norm(
         len(shape) < 3
         or positions < 2
         or input.numel() == 0
-        or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, running_mean, running_var))
+        or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, *own))
         or (running_mean is None) != (running_var is None)
         or not _takes(input, weight, bias)
     ):
-        return torch_functional.instance_norm(input, running_mean, running_var, weight, bias, True, momentum, eps)
+        return _by_torch(torch_functional.instance_norm, out, *everything)
     spec = (shape[1], 1, positions, eps, True)
     if running_mean is None:
         return _row_norm(input, weight, bias, out, *spec)
-    differentiable = out is None and _needs_graph(input, weight, bias)
-    y, means, variances = (_ops.row_norm if differentiable else _ops.row_norm_forward).default(
-        input, weight, bias, *spec
-    )
-    means, variances = (stats.reshape(shape[:2]).mean(0) for stats in (means, variances))
+    operator = _differentiable_row_norm if _eager(input) else _ops.row_norm.default
+    y, means, variances = operator(input, weight, bias, *spec)
+    means, variances = (statistic.reshape(shape[:2]).mean(0) for statistic in (means, variances))
     _update(running_mean, running_var, means, variances, momentum, positions)
     return y if out is None else _checked_out(out, input, weight, bias).copy_(y)
 
@@ -419,15 +472,15 @@ def _as_laid_out(x):
 def _batch_norm_into(x, weight, bias, means, variances, eps, training, out):
     x = _as_laid_out(x)
     fits = out.stride() == x.stride()
-    target = out if fits else torch.empty_like(x)
+    target = out if fits else _empty_like(x, torch.preserve_format)
     wide = _WIDE[x.dtype]
     weight, bias = _wide(weight, wide), _wide(bias, wide)
     n, channels, positions = _layout(x)
     addresses = [_address(t) for t in (x, target, weight, bias, means, variances)]
     if positions is None:
-        cpu.batch_norm_columns(*addresses, n, channels, eps, training, _parts(x, n), _LIKE[x.dtype])
+        cpu.batch_norm_columns(*addresses, n, channels, eps, training, _threads(), _LIKE[x.dtype])
     else:
-        cpu.batch_norm(*addresses, n, channels, positions, eps, training, _parts(x, n * channels), _LIKE[x.dtype])
+        cpu.batch_norm(*addresses, n, channels, positions, eps, training, _threads(), _LIKE[x.dtype])
     if not fits:
         out.copy_(target)
 
@@ -445,16 +498,13 @@ def _batch_norm_out(x, weight, bias, means, variances, eps, *, out):
 
 
 def _batch_norm_forward(x, weight, bias, means, variances, eps):
-    format = _memory_format(x)
-    y = _empty_like(x) if format == torch.contiguous_format else torch.empty_like(x, memory_format=format)
+    y = _empty_like(x, _memory_format(x))
     return y, *_batch_norm_out(x, weight, bias, means, variances, eps, out=y)
 
 
 def _batch_norm_backward(dy, x, weight, means, variances, eps, training, want_x, want_weight):
     wide, format = _WIDE[x.dtype], _memory_format(x)
-    dx = x.new_empty(0)
-    if want_x:
-        dx = _empty_like(x) if format == torch.contiguous_format else torch.empty_like(x, memory_format=format)
+    dx = _empty_like(x, format) if want_x else x.new_empty(0)
     dweight, dbias = (torch.zeros(x.shape[1] if want_weight else 0, dtype=wide) for _ in range(2))
     if x.numel():
         dy, x = dy.contiguous(memory_format=format), x.contiguous(memory_format=format)
@@ -462,11 +512,9 @@ def _batch_norm_backward(dy, x, weight, means, variances, eps, training, want_x,
         n, channels, positions = _layout(x)
         addresses = [_address(t) for t in (dy, x, dx, weight, means, variances, dweight, dbias)]
         if positions is None:
-            cpu.batch_norm_columns_backward(*addresses, n, channels, eps, training, _parts(x, n), _LIKE[x.dtype])
+            cpu.batch_norm_columns_backward(*addresses, n, channels, eps, training, _threads(), _LIKE[x.dtype])
         else:
-            cpu.batch_norm_backward(
-                *addresses, n, channels, positions, eps, training, _parts(x, n * channels), _LIKE[x.dtype]
-            )
+            cpu.batch_norm_backward(*addresses, n, channels, positions, eps, training, _threads(), _LIKE[x.dtype])
     return dx, dweight, dbias
 
 
@@ -508,30 +556,33 @@ def _batch_norm_gradient(dy, x, weight, means, variances, eps, training):
 
 class _BatchNorm(Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, means, variances, eps):
-        y, batch_means, batch_variances = _ops.batch_norm_forward.default(x, weight, bias, means, variances, eps)
+    def forward(ctx, x, weight, bias, means, variances, eps, statistics):
+        forward = _batch_norm_forward if _eager(x) else _ops.batch_norm_forward.default
+        y, *own_statistics = forward(x, weight, bias, means, variances, eps)
         ctx.training, ctx.eps = means is None, eps
         if ctx.training:
-            means, variances = batch_means, batch_variances
+            means, variances = own_statistics
         ctx.save_for_backward(x, weight, bias, means, variances)
-        ctx.mark_non_differentiable(batch_means, batch_variances)
-        ctx.set_materialize_grads(False)
-        return y, batch_means, batch_variances
+        statistics.extend(own_statistics)
+        return y
 
     @staticmethod
-    def backward(ctx, dy, _, __):
-        if dy is None:
-            return None, None, None, None, None, None
+    def backward(ctx, dy):
         x, weight, bias, means, variances = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
             dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, means, variances, ctx.eps, ctx.training)
         else:
-            dx, dweight, dbias = _ops.batch_norm_backward.default(
-                dy, x, weight, means, variances, ctx.eps, ctx.training, want_x, want_weight or want_bias
-            )
+            backward = _batch_norm_backward if _eager(dy) and _eager(x) else _ops.batch_norm_backward.default
+            want = (want_x, want_weight or want_bias)
+            dx, dweight, dbias = backward(dy, x, weight, means, variances, ctx.eps, ctx.training, *want)
         dweight, dbias = _like(dweight, weight, want_weight), _like(dbias, bias, want_bias)
-        return dx if want_x else None, dweight, dbias, None, None, None
+        return dx if want_x else None, dweight, dbias, None, None, None, None
+
+
+def _differentiable_batch_norm(*args):
+    statistics = []
+    return _BatchNorm.apply(*args, statistics), *statistics
 
 
 _SPEC = "Tensor x, Tensor? weight, Tensor? bias, Tensor? means, Tensor? variances, float eps"
@@ -540,7 +591,7 @@ for _name in ("batch_norm", "batch_norm_forward"):
         f"{_name}({_SPEC}) -> (Tensor, Tensor, Tensor)",
         _batch_norm_forward,
         _batch_norm_fake,
-        (lambda *args: _BatchNorm.apply(*args)) if _name == "batch_norm" else None,
+        _differentiable_batch_norm if _name == "batch_norm" else None,
     )
 _operator(f"batch_norm_out({_SPEC}, *, Tensor(a!) out) -> (Tensor, Tensor)", _batch_norm_out, _batch_norm_out_fake)
 _operator(
@@ -577,6 +628,19 @@ def batch_norm(
     running ones move towards them, else the running ones are used. Returns a tensor like input.
     """
     shape, own = input.shape, (running_mean, running_var)
+    if has_torch_function_variadic(input, *own, weight, bias):
+        return handle_torch_function(
+            batch_norm,
+            (input, *own, weight, bias),
+            input,
+            *own,
+            weight=weight,
+            bias=bias,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            out=out,
+        )
     if (
         len(shape) < 2
         or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, *own))
@@ -587,15 +651,21 @@ def batch_norm(
         or eps < 0
         or not _takes(input, weight, bias, *own)
     ):
-        return torch_functional.batch_norm(input, *own, weight, bias, training, momentum, eps)
-    means, variances = (None, None) if training else own
-    if out is None and _needs_graph(input, weight, bias):
-        y, means, variances = _ops.batch_norm.default(input, weight, bias, means, variances, eps)
-    elif out is None:
-        y, means, variances = _ops.batch_norm_forward.default(input, weight, bias, means, variances, eps)
-    else:
+        return _by_torch(torch_functional.batch_norm, out, input, *own, weight, bias, training, momentum, eps)
+    arguments = (input, weight, bias, *((None, None) if training else own), eps)
+    if out is not None:
         y = _checked_out(out, input, weight, bias)
-        means, variances = _ops.batch_norm_out.default(input, weight, bias, means, variances, eps, out=y)
+        if _eager(input):
+            increment_version(out)
+            means, variances = _batch_norm_out(*arguments, out=out)
+        else:
+            means, variances = _ops.batch_norm_out.default(*arguments, out=out)
+    elif not _eager(input):
+        y, means, variances = _ops.batch_norm.default(*arguments)
+    elif _wants_graph(input, weight, bias):
+        y, means, variances = _differentiable_batch_norm(*arguments)
+    else:
+        y, means, variances = _batch_norm_forward(*arguments)
     if training and running_mean is not None:
         _update(running_mean, running_var, means, variances, momentum, input.numel() // shape[1])
     return y
@@ -608,17 +678,18 @@ def _around(x, dim):
     """x as (outer, length, inner) with `dim` in the middle."""
     if x.dim() == 0:
         return 1, 1, 1
-    shape = x.shape
-    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+    length = x.size(dim)
+    inner = 1 if dim == x.dim() - 1 else math.prod(x.shape[dim + 1 :])
+    return x.numel() // (length * inner), length, inner
 
 
 def _along(rows_kernel, columns_kernel, x, tensors, dim, log):
     outer, length, inner = _around(x, dim)
     addresses = [tensor.data_ptr() for tensor in tensors]
     if inner == 1:
-        rows_kernel(*addresses, outer, length, log, _parts(x, outer), _LIKE[x.dtype])
+        rows_kernel(*addresses, outer, length, log, _threads(), _LIKE[x.dtype])
     else:
-        columns_kernel(*addresses, outer, length, inner, log, _parts(x, outer * inner), _LIKE[x.dtype])
+        columns_kernel(*addresses, outer, length, inner, log, _threads(), _LIKE[x.dtype])
 
 
 def _softmax_out(x, dim, log, *, out):
@@ -647,7 +718,7 @@ def _softmax_backward(dy, y, dim, log):
 class _Softmax(Function):
     @staticmethod
     def forward(ctx, x, dim, log):
-        y = _ops.softmax_forward.default(x, dim, log)
+        y = (_softmax if _eager(x) else _ops.softmax_forward.default)(x, dim, log)
         ctx.save_for_backward(y)
         ctx.dim, ctx.log = dim, log
         return y
@@ -656,7 +727,8 @@ class _Softmax(Function):
     def backward(ctx, dy):
         (y,), dim = ctx.saved_tensors, ctx.dim
         if not torch.is_grad_enabled():
-            return _ops.softmax_backward.default(dy, y, dim, ctx.log), None, None
+            backward = _softmax_backward if _eager(dy) and _eager(y) else _ops.softmax_backward.default
+            return backward(dy, y, dim, ctx.log), None, None
         if ctx.log:
             return dy - y.exp() * dy.sum(dim, keepdim=True), None, None
         return y * (dy - (y * dy).sum(dim, keepdim=True)), None, None
@@ -677,33 +749,44 @@ _operator(
 )
 
 
-def _any_softmax(log, torch_function, input, dim, stacklevel, dtype, out):
+def _any_softmax(log, own, torch_function, input, dim, stacklevel, dtype, out):
+    if has_torch_function_unary(input):
+        return handle_torch_function(own, (input,), input, dim, _stacklevel=stacklevel, dtype=dtype, out=out)
     if dim is None:
-        dim = torch_functional._get_softmax_dim("log_softmax" if log else "softmax", input.dim(), stacklevel + 1)
+        dim = torch_functional._get_softmax_dim(own.__name__, input.dim(), stacklevel + 1)
     x = input if dtype is None or dtype == input.dtype else input.to(dtype)
     axes = max(x.dim(), 1)
     if not -axes <= dim < axes or not _takes(x):
-        return torch_function(input, dim, dtype=dtype)
+        return _by_torch(torch_function, out, input, dim, dtype=dtype)
     dim %= axes
-    if out is None and _needs_graph(x):
-        return _ops.softmax.default(x, dim, log)
-    out = _empty_like(x) if out is None else _checked_out(out, x)
-    _ops.softmax_out.default(x, dim, log, out=out)
+    if not _eager(x):
+        if out is None:
+            return _ops.softmax.default(x, dim, log)
+        _ops.softmax_out.default(x, dim, log, out=_checked_out(out, x))
+        return out
+    if out is not None:
+        increment_version(_checked_out(out, x))
+    elif _wants_graph(x):
+        return _Softmax.apply(x, dim, log)
+    else:
+        out = _empty_like(x)
+    _softmax_out(x, dim, log, out=out)
     return out
 
 
 def softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
     """torch.nn.functional.softmax along `dim`  [eq-softmax]; input is converted to `dtype` first, if one is given."""
-    return _any_softmax(False, torch_functional.softmax, input, dim, _stacklevel, dtype, out)
+    return _any_softmax(False, softmax, torch_functional.softmax, input, dim, _stacklevel, dtype, out)
 
 
 def log_softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
     """torch.nn.functional.log_softmax: the logarithm of softmax, computed without it  [eq-log-softmax]."""
-    return _any_softmax(True, torch_functional.log_softmax, input, dim, _stacklevel, dtype, out)
+    return _any_softmax(True, log_softmax, torch_functional.log_softmax, input, dim, _stacklevel, dtype, out)
 
 
 # ---- Cross entropy ---------------------------------------------------------------------------------------------------
 
+_HALF = (torch.float16, torch.bfloat16)
 _REDUCTIONS = {"none": -1, "sum": 0, "mean": 1}
 
 
@@ -713,24 +796,24 @@ def _cross_entropy_forward(x, target, weight, reduction, ignore_index, label_smo
     x, target, weight = x.contiguous(), target.contiguous(), _wide(weight, wide)
     outer, classes, inner = _around(x, 1)
     n = outer * inner
-    loss = x.new_empty(target.shape if reduction < 0 else ())
+    loss = torch.empty(target.shape if reduction < 0 else (), dtype=x.dtype)
     saved = torch.empty(2 * n + 1, dtype=wide)
-    tops = saved.data_ptr()
+    tops, itemsize = saved.data_ptr(), saved.itemsize
     bad = cpu.cross_entropy(
         x.data_ptr(),
         target.data_ptr(),
         _address(weight),
         loss.data_ptr(),
         tops,
-        tops + n * saved.itemsize,
-        tops + 2 * n * saved.itemsize,
+        tops + n * itemsize,
+        tops + 2 * n * itemsize,
         outer,
         classes,
         inner,
         ignore_index,
         label_smoothing,
         reduction,
-        _parts(x, n),
+        _threads(),
         _LIKE[x.dtype],
     )
     if bad >= 0:
@@ -744,7 +827,7 @@ def _cross_entropy_backward(dloss, x, target, weight, saved, ignore_index, label
     dloss, x, target, weight = dloss.contiguous(), x.contiguous(), target.contiguous(), _wide(weight, wide)
     outer, classes, inner = _around(x, 1)
     n = outer * inner
-    tops = saved.data_ptr()
+    tops, itemsize = saved.data_ptr(), saved.itemsize
     cpu.cross_entropy_backward(
         dloss.data_ptr(),
         x.data_ptr(),
@@ -752,15 +835,15 @@ def _cross_entropy_backward(dloss, x, target, weight, saved, ignore_index, label
         target.data_ptr(),
         _address(weight),
         tops,
-        tops + n * saved.itemsize,
-        tops + 2 * n * saved.itemsize,
+        tops + n * itemsize,
+        tops + 2 * n * itemsize,
         dloss.numel(),
         outer,
         classes,
         inner,
         ignore_index,
         label_smoothing,
-        _parts(x, n),
+        _threads(),
         _LIKE[x.dtype],
     )
     return dx
@@ -786,24 +869,29 @@ def _cross_entropy_gradient(dloss, x, target, weight, reduction, ignore_index, l
 
 class _CrossEntropy(Function):
     @staticmethod
-    def forward(ctx, x, target, weight, *spec):
-        loss, saved = _ops.cross_entropy_forward.default(x, target, weight, *spec)
-        ctx.save_for_backward(x, target, weight, saved)
+    def forward(ctx, x, target, weight, spec, saved):
+        forward = _cross_entropy_forward if _eager(x) else _ops.cross_entropy_forward.default
+        loss, own_saved = forward(x, target, weight, *spec)
+        ctx.save_for_backward(x, target, weight, own_saved)
         ctx.spec = spec
-        ctx.mark_non_differentiable(saved)
-        ctx.set_materialize_grads(False)
-        return loss, saved
+        saved.append(own_saved)
+        return loss
 
     @staticmethod
-    def backward(ctx, dloss, _):
-        if dloss is None:
-            return (None,) * 6
+    def backward(ctx, dloss):
         x, target, weight, saved = ctx.saved_tensors
         if torch.is_grad_enabled():
             dx = _cross_entropy_gradient(dloss, x, target, weight, *ctx.spec)
         else:
-            dx = _ops.cross_entropy_backward.default(dloss, x, target, weight, saved, *ctx.spec[1:])
-        return dx, None, None, None, None, None
+            eager = _eager(dloss) and _eager(x)
+            backward = _cross_entropy_backward if eager else _ops.cross_entropy_backward.default
+            dx = backward(dloss, x, target, weight, saved, *ctx.spec[1:])
+        return dx, None, None, None, None
+
+
+def _differentiable_cross_entropy(x, target, weight, *spec):
+    saved = []
+    return _CrossEntropy.apply(x, target, weight, spec, saved), *saved
 
 
 _SPEC = "int reduction, SymInt ignore_index, float label_smoothing"
@@ -812,7 +900,7 @@ for _name in ("cross_entropy", "cross_entropy_forward"):
         f"{_name}(Tensor x, Tensor target, Tensor? weight, {_SPEC}) -> (Tensor, Tensor)",
         _cross_entropy_forward,
         _cross_entropy_fake,
-        (lambda *args: _CrossEntropy.apply(*args)) if _name == "cross_entropy" else None,
+        _differentiable_cross_entropy if _name == "cross_entropy" else None,
     )
 _operator(
     "cross_entropy_backward(Tensor dloss, Tensor x, Tensor target, Tensor? weight, Tensor saved, SymInt ignore_index, "
@@ -839,9 +927,11 @@ def cross_entropy(
     target. Errors: IndexError for a target that is no class.
     """
     everything = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+    if has_torch_function_variadic(input, target, weight):
+        return handle_torch_function(cross_entropy, (input, target, weight), *everything)
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
-    if torch.is_autocast_enabled("cpu") and input.dtype in (torch.float16, torch.bfloat16):
+    if input.dtype is not torch.float32 and torch.is_autocast_enabled("cpu") and input.dtype in _HALF:
         input = input.float()  # autocast computes losses in float32
         weight = None if weight is None else weight.float()
     axis = 1 if input.dim() > 1 else 0
@@ -857,18 +947,29 @@ def cross_entropy(
         or not _takes(input, weight)
     ):
         return torch_functional.cross_entropy(*everything)
+    indices = target.dtype is torch.int64 or target.dtype is torch.uint8
+    if indices and input.dim() == 2 and target.dim() == 1 and target.size(0) == input.size(0):
+        return _cross_entropy_of_indices(input, target, weight, reduction, ignore_index, label_smoothing)
     if target.is_floating_point():
         if target.shape != input.shape or ignore_index >= 0:
             return torch_functional.cross_entropy(*everything)
         return _cross_entropy_of_probabilities(input, target, weight, axis, reduction, label_smoothing)
-    if target.shape != input.shape[:axis] + input.shape[axis + 1 :] or target.dtype not in (torch.int64, torch.uint8):
+    if not indices or target.shape != input.shape[:axis] + input.shape[axis + 1 :]:
         return torch_functional.cross_entropy(*everything)
-    x, indices = (input, target) if axis else (input.unsqueeze(0), target.unsqueeze(0))
-    differentiable = _needs_graph(input)
-    loss, _ = (_ops.cross_entropy if differentiable else _ops.cross_entropy_forward).default(
-        x, indices.long(), weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
+    if axis == 1:
+        return _cross_entropy_of_indices(input, target, weight, reduction, ignore_index, label_smoothing)
+    loss = _cross_entropy_of_indices(
+        input.unsqueeze(0), target.unsqueeze(0), weight, reduction, ignore_index, label_smoothing
     )
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    return loss.reshape(())
+
+
+def _cross_entropy_of_indices(x, target, weight, reduction, ignore_index, label_smoothing):
+    if not _eager(x):
+        operator = _ops.cross_entropy.default
+    else:
+        operator = _differentiable_cross_entropy if _wants_graph(x) else _cross_entropy_forward
+    return operator(x, target.long(), weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)[0]
 
 
 def _cross_entropy_of_probabilities(input, target, weight, axis, reduction, label_smoothing):

@@ -36,6 +36,10 @@ LIKE = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(
 # ---- Compiling, and keeping what was compiled ------------------------------------------------------------------------
 
 
+# Numba notices when the file of a kernel changes. This file is compiled into every kernel.
+_OWN_SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
 class CacheFiles:
     """One file for each compiled signature of one function: a SHA-256 of the rest, then the pickled code.
 
@@ -44,7 +48,7 @@ class CacheFiles:
     """
 
     def __init__(self, folder, base, stamp):
-        self.folder, self.base, self.stamp = Path(folder), base, (numba.__version__, stamp)
+        self.folder, self.base, self.stamp = Path(folder), base, (numba.__version__, stamp, _OWN_SOURCE)
 
     def path(self, key):
         return self.folder / f"{self.base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
@@ -89,12 +93,14 @@ class Cache(FunctionCache):
             super().save_overload(sig, data)
 
 
-def compiled(fastmath=FAST, entry=False):
+def compiled(fastmath=FAST, entry=False, loop=False):
     """A decorator: Numba compiles the function at its first call with given types. An `entry` is called from Python: it
-    releases the interpreter's lock while it runs, and its machine code is kept on disk."""
+    releases the interpreter's lock while it runs, and its machine code is kept on disk. A `loop` is what share() runs.
+    Everything else is compiled into its callers, where the loops can be vectorized for the arrays at hand."""
 
     def decorate(function):
-        dispatcher = numba.njit(fastmath=fastmath, error_model="numpy", nogil=entry)(function)
+        inline = not (entry or loop)
+        dispatcher = numba.njit(fastmath=fastmath, error_model="numpy", nogil=entry, forceinline=inline)(function)
         if entry:
             # No writable folder at all (RuntimeError in Numba): every process compiles for itself.
             with contextlib.suppress(RuntimeError, OSError, NumbaError):
@@ -135,20 +141,24 @@ def _openmp():
 
 _no_openmp = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
 
+
+def parallel():
+    """Whether loops may be shared: not in a forked child, where the parent's OpenMP threads do not exist."""
+    return OPENMP and not _forked
+
+
 # Below this many elements for each thread, waking it costs more than it saves (PyTorch's grain size is the same).
 GRAIN = 32768
 
 
-def parts(elements, rows, threads):
-    """Into how many parts a loop over `rows` rows, `elements` elements in all, is cut: one for each of at most
-    `threads` threads. One in a forked child, where the parent's OpenMP threads do not exist.
+@numba.njit
+def cut(elements, rows, threads):
+    """Into how many parts a loop over `rows` rows, `elements` elements in all, is cut for `threads` threads.
 
-    >>> parts(64 * 1000, 64, threads=4), parts(4096, 64, threads=4), parts(1_000_000, 2, threads=4)
+    >>> cut(64 * 1024, 64, 4), cut(4096, 64, 4), cut(1_000_000, 2, 4)
     (2, 1, 2)
     """
-    if threads == 1 or elements < 2 * GRAIN - 2048 or _forked or not OPENMP:
-        return 1
-    return max(1, min(threads, rows, round(elements / GRAIN)))
+    return max(1, min(threads, rows, elements // GRAIN))
 
 
 _byte_pointer, _i32, _i64 = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
@@ -231,6 +241,13 @@ def array(address, shape, like):
 def vector(address, size, like):
     """The `size` numbers at `address`; none of them when the address is 0, which stands for None."""
     return numba.carray(pointer(address, like), size if address != 0 else 0)
+
+
+@compiled()
+def vector_or(address, size, value):
+    """The `size` numbers at `address`, or as many times `value` when the address is 0. A loop over numbers that are
+    always there is faster for short rows than one that is chosen row by row."""
+    return numba.carray(pointer(address, value), size) if address != 0 else np.full(size, value)
 
 
 def _bits(width):
@@ -337,5 +354,5 @@ def two_to_the(typing, shifted):
 # One definition of OPENMP, after what it needs. Without PyTorch in the process there may be no runtime: one thread.
 OPENMP = _openmp()
 
-__all__ = ["EXACT_ORDER", "FAST", "GRAIN", "LIKE", "array", "compiled", "maximum", "narrow", "parts", "share"]
-__all__ += ["two_to_the", "vector", "widen"]
+__all__ = ["EXACT_ORDER", "FAST", "GRAIN", "LIKE", "array", "compiled", "cut", "maximum", "narrow", "share"]
+__all__ += ["two_to_the", "vector", "vector_or", "widen"]
