@@ -8,8 +8,9 @@ Two shapes of loop serve everything. In **rows** the elements that are pooled li
 instance norm, softmax along the last axis. In **columns** they lie one row apart: batch norm of (N, C) or of a
 channels-last image, softmax along another axis. Batch norm of (N, C, positions) pools N rows, one from each example.
 
-Functions that end on a colon-less name of an operation (`row_norm`, `softmax`, ...) are called from `functional.py`, with
-addresses and sizes; address 0 stands for None. The others are the loops.
+Entries (`row_norm`, `batch_norm`, `softmax`, `cross_entropy` and their backwards) are what `functional.py` calls, with
+addresses and sizes; address 0 stands for None. They choose a loop and share it. An `if` inside a loop over short rows
+costs more than the row: where there is a choice, there are two loops.
 """
 
 import math
@@ -98,7 +99,7 @@ def zero(x):
 
 @compiled()
 def real(x, value):
-    """`value` in that type. A plain 1 beside a float32 would make both float64, as in NumPy an array of integers does."""
+    """`value` in that type. A plain 1 beside a float32 would make both float64, and loops half as fast."""
     return type(zero(x))(value)
 
 
@@ -129,7 +130,7 @@ def block_moments(x):
 
 @compiled()
 def merge(n, mean, squares, block_n, block_mean, block_squares):
-    """Count, mean and sum of squared deviations of two sets together, from those of each (Chan, Golub, LeVeque 1983)."""
+    """Count, mean and sum of squared deviations of two sets together, from those of each [chan1983]."""
     together = n + block_n
     apart = block_mean - mean
     mean += apart * (block_n / together)
@@ -184,8 +185,8 @@ def pick(numbers, i, otherwise):
 
 
 # ---- Layer, RMS, group and instance norm: each pool is a row ---------------------------------------------------------
-# A row holds `channels` channels of `positions` elements each. In layer and RMS norm a channel is one element, and weight
-# and bias are as long as the row. In group and instance norm row r is group r % groups, of channels of its own.
+# A row holds `channels` channels of `positions` elements each. In layer and RMS norm a channel is one element: weight
+# and bias are as long as the row. In group and instance norm row r is group r % groups, which has channels of its own.
 
 
 @compiled(loop=True)
@@ -210,6 +211,10 @@ def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, grou
             means[row], variances[row] = mean, variance
         rstd = 1 / math.sqrt(variance + eps)
         channel = row % groups * channels
+        if positions == 1:
+            own = slice(channel, channel + channels)
+            scale_by_vectors(x[row], y[row], type(one)(mean), type(one)(rstd), weight[own], bias[own])
+            continue
         for c in range(channels):
             here = slice(c * positions, (c + 1) * positions)
             scale = type(one)(rstd) * weight[channel + c]
@@ -306,6 +311,16 @@ def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, e
         mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
         channel = row % groups * channels
         sum_g, sum_gx = 0.0, 0.0
+        if positions == 1:
+            for c in range(channels):
+                d = np.float64(widen(dy[row, c]))
+                sums[0, row, c], sums[1, row, c] = d, d * (minus(x[row, c], mean) * rstd)
+                sum_g += d * weight[channel + c]
+                sum_gx += sums[1, row, c] * weight[channel + c]
+            if dx.size:
+                w, mean_g, mean_gx = weight[channel : channel + channels], sum_g * once, sum_gx * once
+                backward_vectors(dy[row], x[row], dx[row], w, mean, rstd, type(one)(mean_g), type(one)(mean_gx))
+            continue
         for c in range(channels):
             here = slice(c * positions, (c + 1) * positions)
             sum_d, sum_dx = project_number(dy[row, here], x[row, here], mean, rstd)
@@ -506,8 +521,8 @@ def batch_norm_backward(
 
 @compiled()
 def tile_moments(x, top, bottom, left, mean, rest, squares):
-    """Of each column of the tile that begins at row `top` and column `left`: mean, sum of the deviations from it (not 0:
-    it was rounded) and sum of their squares."""
+    """Of each column of the tile that begins at row `top` and column `left`: mean, sum of the deviations from it (not
+    0: it was rounded) and sum of their squares."""
     mean[:], rest[:], squares[:] = 0, 0, 0
     for r in range(top, bottom):
         row = x[r, left : left + mean.size]
@@ -732,8 +747,8 @@ def softmax_backward(dy, y, dx, rows, length, log, threads, like):
         share(softmax_backward_rows, rows, parts, (dy, y, dx))
 
 
-# In columns: x is (outer, length, inner) and the axis in the middle is summed over. A tile is all of that axis and a few
-# columns.
+# In columns: x is (outer, length, inner), and the axis in the middle is summed over. A tile is all of that axis and a
+# few columns.
 
 
 @compiled()
@@ -838,8 +853,8 @@ def softmax_backward_columns(dy, y, dx, outer, length, inner, log, threads, like
 
 
 # ---- Cross entropy ---------------------------------------------------------------------------------------------------
-# x is (outer, classes, inner), a target stands at each (outer, inner). log p = (x - top) - log_total is never written to
-# memory: top and log_total are, and the backward computes p from them again.
+# x is (outer, classes, inner), and a target stands at each (outer, inner). log p = (x - top) - log_total is not written
+# to memory: top and log_total are, and the backward computes p from them again.
 #
 # With smoothing s, weights w and K classes, the loss of one target t is
 #     (1 - s) * w[t] * -log p[t]  +  s / K * sum over c of w[c] * -log p[c].
@@ -871,6 +886,7 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
             target = targets[i, c]
             losses[i, c], weights[i, c] = 0, 0
             if target == ignore:
+                tops[i, c], log_totals[i, c] = 0, 0
                 continue
             if target < 0 or target >= classes:
                 weights[i, c] = -math.inf
@@ -891,8 +907,8 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
 def cross_entropy(
     x, targets, weight, out, tops, log_totals, divisor, outer, classes, inner, ignore, smoothing, mean, threads, like
 ):
-    """out: the loss of each target, or with `mean` >= 0 one number: their sum (0), or their mean (1) over the weights of
-    the targets, which `divisor` gets. Returns the index of a target that is no class, or -1."""
+    """out: the loss of each target (mean = -1), their sum (0), or their mean (1): the sum divided by that of the
+    weights, which `divisor` gets. Returns the index of a target that is no class, or -1."""
     wide = widen(like)
     x = array(x, (outer, classes, inner), like)
     targets = array(targets, (outer, inner), 0)

@@ -4,9 +4,9 @@
 
     F.layer_norm(x, (768,), weight, bias)
 
-Eight functions are four operators, registered with torch.library as `torch.ops.normlab.*`, so that autograd, torch.compile
-and whatever else sees operators sees them: `row_norm` (layer, RMS, group and instance norm: each pool is a row),
-`batch_norm`, `softmax` (and its logarithm) and `cross_entropy`, which never writes the probabilities down. Each comes as
+Eight functions are four operators, registered with torch.library as `torch.ops.normlab.*`, so that torch.compile and
+whatever else sees operators sees them: `row_norm` (layer, RMS, group and instance norm: each pool is a row),
+`batch_norm`, `softmax` (and its logarithm) and `cross_entropy`, which never writes the probabilities. Each comes as
 
     name            with its gradient
     name_forward    the kernel alone, with what the backward needs
@@ -54,7 +54,7 @@ _ops = torch.ops.normlab
 
 
 def _takes(x, *parameters):
-    """Whether the kernels take x, with `parameters` (or None) beside it: of x's type, or all float32 beside a half x."""
+    """Whether the kernels take x, and `parameters` (or None) with it: of x's type, or all float32 beside a half x."""
     dtype = x.dtype
     if dtype not in _LIKE or not (x.is_cpu or x.is_meta) or x.layout is not torch.strided:
         return False
@@ -67,7 +67,7 @@ def _takes(x, *parameters):
     if kind is not None and kind is not dtype and kind is not _WIDE[dtype]:
         return False
     # Transforms of torch.func, and forward-mode differentiation.
-    return torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+    return _transforms() is None and forward_ad._current_level < 0
 
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
@@ -75,11 +75,23 @@ _PLAIN = {torch.Tensor, torch.nn.Parameter}
 
 def _eager(x):
     """Whether nobody watches operators: no compiler, no fake tensors, no modes. Then the kernels are called directly,
-    which for small inputs is a third of the time. (A parameter beside a plain x may be of any class: it is only read.)"""
-    return not torch.compiler.is_compiling() and type(x) in _PLAIN and x.is_cpu and not _dispatch_modes()
+    which saves a small input half its time."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) in _PLAIN
+        and x.is_cpu
+        and not _dispatch_modes()
+        and _transforms() is None
+    )
 
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._functorch.peek_interpreter_stack
+
+
+def _wants_formula():
+    """Whether a backward must be written in PyTorch's operations: for second derivatives, and for batched ones."""
+    return torch.is_grad_enabled() or _transforms() is not None
 
 
 def _wants_graph(x, weight=None, bias=None):
@@ -264,7 +276,7 @@ class _RowNorm(Function):
     def backward(ctx, dy):
         x, weight, bias, means, variances = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
+        if _wants_formula():
             dx, dweight, dbias = _row_norm_gradient(dy, x, weight, *ctx.spec)
         else:
             backward = _row_norm_backward if _eager(dy) and _eager(x) else _ops.row_norm_backward.default
@@ -328,7 +340,7 @@ def _trailing(x, normalized_shape):
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out=None):
-    """torch.nn.functional.layer_norm: pools the last axes, which `normalized_shape` (a tuple) names  [eq-layer-norm].
+    """torch.nn.functional.layer_norm: pools the last axes, which `normalized_shape` (a tuple) names  [eq-normalize].
 
     input: (..., *normalized_shape); weight, bias: of normalized_shape, or None for 1 and 0. Returns one like input.
     """
@@ -348,7 +360,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None, *, out=None):
-    """torch.nn.functional.rms_norm: as layer_norm, without centring and bias  [eq-rms-norm].
+    """torch.nn.functional.rms_norm: as layer_norm, without centring and bias  [eq-normalize].
 
     eps=None is the machine epsilon of the type that is computed in: float32's for half precision too.
     """
@@ -373,7 +385,7 @@ def _memory_format(x):
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None):
-    """torch.nn.functional.group_norm: pools groups of channels with their positions  [eq-group-norm].
+    """torch.nn.functional.group_norm: pools groups of channels with their positions  [eq-normalize].
 
     input: (N, C, positions...) with num_groups dividing C; weight, bias: (C,) or None. Returns a tensor like input.
     """
@@ -410,7 +422,7 @@ def instance_norm(
     *,
     out=None,
 ):
-    """torch.nn.functional.instance_norm: pools the positions of each channel of each example  [eq-instance-norm].
+    """torch.nn.functional.instance_norm: pools the positions of each channel of each example  [eq-normalize].
 
     input: (N, C, positions...); the others (C,) or None. Running statistics are the averages over the examples.
     """
@@ -447,11 +459,13 @@ def instance_norm(
     spec = (shape[1], 1, positions, eps, True)
     if running_mean is None:
         return _row_norm(input, weight, bias, out, *spec)
+    if out is not None:
+        _checked_out(out, input, weight, bias)
     operator = _differentiable_row_norm if _eager(input) else _ops.row_norm.default
     y, means, variances = operator(input, weight, bias, *spec)
     means, variances = (statistic.reshape(shape[:2]).mean(0) for statistic in (means, variances))
     _update(running_mean, running_var, means, variances, momentum, positions)
-    return y if out is None else _checked_out(out, input, weight, bias).copy_(y)
+    return y if out is None else out.copy_(y)
 
 
 # ---- Batch norm ------------------------------------------------------------------------------------------------------
@@ -570,7 +584,7 @@ class _BatchNorm(Function):
     def backward(ctx, dy):
         x, weight, bias, means, variances = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
+        if _wants_formula():
             dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, means, variances, ctx.eps, ctx.training)
         else:
             backward = _batch_norm_backward if _eager(dy) and _eager(x) else _ops.batch_norm_backward.default
@@ -622,7 +636,7 @@ def batch_norm(
     *,
     out=None,
 ):
-    """torch.nn.functional.batch_norm: pools the examples and positions of each channel  [eq-batch-norm].
+    """torch.nn.functional.batch_norm: pools the examples and positions of each channel  [eq-normalize].
 
     input: (N, C) or (N, C, positions...); the others (C,) or None. In training the batch's statistics are used and the
     running ones move towards them, else the running ones are used. Returns a tensor like input.
@@ -726,7 +740,7 @@ class _Softmax(Function):
     @staticmethod
     def backward(ctx, dy):
         (y,), dim = ctx.saved_tensors, ctx.dim
-        if not torch.is_grad_enabled():
+        if not _wants_formula():
             backward = _softmax_backward if _eager(dy) and _eager(y) else _ops.softmax_backward.default
             return backward(dy, y, dim, ctx.log), None, None
         if ctx.log:
@@ -780,7 +794,7 @@ def softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
 
 
 def log_softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
-    """torch.nn.functional.log_softmax: the logarithm of softmax, computed without it  [eq-log-softmax]."""
+    """torch.nn.functional.log_softmax: the logarithm of softmax, computed without it."""
     return _any_softmax(True, log_softmax, torch_functional.log_softmax, input, dim, _stacklevel, dtype, out)
 
 
@@ -880,7 +894,7 @@ class _CrossEntropy(Function):
     @staticmethod
     def backward(ctx, dloss):
         x, target, weight, saved = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if _wants_formula():
             dx = _cross_entropy_gradient(dloss, x, target, weight, *ctx.spec)
         else:
             eager = _eager(dloss) and _eager(x)
@@ -920,7 +934,7 @@ def cross_entropy(
     reduction="mean",
     label_smoothing=0.0,
 ):
-    """torch.nn.functional.cross_entropy  [eq-cross-entropy].
+    """torch.nn.functional.cross_entropy.
 
     input: logits (C,), (N, C) or (N, C, positions...); target: class indices, (), (N,) or (N, positions...), or
     probabilities like input; weight: (C,) or None. Returns the mean, the sum, or with reduction="none" the loss of each
@@ -934,6 +948,7 @@ def cross_entropy(
     if input.dtype is not torch.float32 and torch.is_autocast_enabled("cpu") and input.dtype in _HALF:
         input = input.float()  # autocast computes losses in float32
         weight = None if weight is None else weight.float()
+        target = target.float() if target.is_floating_point() else target
     axis = 1 if input.dim() > 1 else 0
     if (
         input.dim() == 0
