@@ -12,7 +12,7 @@ VENV := .venv/complete
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test prove lab notebooks lint grade-demo clean again
+.PHONY: help book test prove bench lab notebooks lint grade-demo clean again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s%s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ test: book ## everything that proves the project
 
 prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line
 	@$(BIN)/python -B -m grading.parity
+
+bench: $(VENV) ## time normlab beside PyTorch on this machine, some minutes
+	@$(BIN)/python -m normlab.bench
 
 notebooks: $(VENV) ## write both notebook trees anew from solutions/*/*.py
 	@$(BIN)/python tools/make_notebooks.py

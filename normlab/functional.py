@@ -89,9 +89,9 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
 
 
-def _wants_formula():
+def _wants_formula(dy):
     """Whether a backward must be written in PyTorch's operations: for second derivatives, and for batched ones."""
-    return torch.is_grad_enabled() or _transforms() is not None
+    return torch.is_grad_enabled() or _transforms() is not None or torch._C._functorch.is_legacy_batchedtensor(dy)
 
 
 def _wants_graph(x, weight=None, bias=None):
@@ -276,7 +276,7 @@ class _RowNorm(Function):
     def backward(ctx, dy):
         x, weight, bias, means, variances = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        if _wants_formula():
+        if _wants_formula(dy):
             dx, dweight, dbias = _row_norm_gradient(dy, x, weight, *ctx.spec)
         else:
             backward = _row_norm_backward if _eager(dy) and _eager(x) else _ops.row_norm_backward.default
@@ -584,7 +584,7 @@ class _BatchNorm(Function):
     def backward(ctx, dy):
         x, weight, bias, means, variances = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
-        if _wants_formula():
+        if _wants_formula(dy):
             dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, means, variances, ctx.eps, ctx.training)
         else:
             backward = _batch_norm_backward if _eager(dy) and _eager(x) else _ops.batch_norm_backward.default
@@ -740,7 +740,7 @@ class _Softmax(Function):
     @staticmethod
     def backward(ctx, dy):
         (y,), dim = ctx.saved_tensors, ctx.dim
-        if not _wants_formula():
+        if not _wants_formula(dy):
             backward = _softmax_backward if _eager(dy) and _eager(y) else _ops.softmax_backward.default
             return backward(dy, y, dim, ctx.log), None, None
         if ctx.log:
@@ -894,7 +894,7 @@ class _CrossEntropy(Function):
     @staticmethod
     def backward(ctx, dloss):
         x, target, weight, saved = ctx.saved_tensors
-        if _wants_formula():
+        if _wants_formula(dloss):
             dx = _cross_entropy_gradient(dloss, x, target, weight, *ctx.spec)
         else:
             eager = _eager(dloss) and _eager(x)

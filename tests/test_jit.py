@@ -138,7 +138,7 @@ def test_each_row_is_done_once_and_parts_do_not_depend_on_timing(parts):
         _share(rows, parts, owner, seen)
         assert (seen == 1).all()
         edges = [rows * part // parts for part in range(parts + 1)]
-        expected = [first for first, last in zip(edges, edges[1:]) for _ in range(last - first)]
+        expected = [first for first, last in zip(edges, edges[1:], strict=False) for _ in range(last - first)]
         assert owner.tolist() == expected
 
 
