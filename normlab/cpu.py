@@ -21,12 +21,14 @@ from numba.extending import overload
 
 from normlab.jit import (
     EXACT_ORDER,
+    PAST_CACHE,
     array,
     compiled,
     cut,
     maximum,
     narrow,
     share,
+    stream,
     two_to_the,
     vector,
     vector_or,
@@ -86,6 +88,21 @@ def exp(x):
 @overload(exp)
 def _exp(x):
     return (lambda x: _exp64(x)) if x == types.float64 else (lambda x: _exp32(x))
+
+
+# ---- Results larger than the cache -----------------------------------------------------------------------------------
+# An ordinary store first reads the line it writes to. Where a result is larger than the cache that is a third of all
+# traffic. There a row is computed in a spare one, which stays in the cache, and streamed to its place.
+
+
+@compiled()
+def is_past_cache(y):
+    return y.nbytes > PAST_CACHE
+
+
+@compiled()
+def spare_row(y, past_cache):
+    return np.empty(y.shape[-1] if past_cache else 0, y.dtype)
 
 
 # ---- Statistics ------------------------------------------------------------------------------------------------------
@@ -190,20 +207,23 @@ def pick(numbers, i, otherwise):
 
 
 @compiled(loop=True)
-def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centred):
-    one = real(x, 1)
+def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centred, past_cache):
+    one, spare = real(x, 1), spare_row(y, past_cache)
     for row in range(first, last):
         mean, squares = moments(x[row]) if centred else (0.0, sum_of_squares(x[row]))
         variance = squares / x.shape[1]
         if means.size:
             means[row], variances[row] = mean, variance
         rstd = 1 / math.sqrt(variance + eps)
-        scale_by_vectors(x[row], y[row], type(one)(mean), type(one)(rstd), weight, bias)
+        out = spare if past_cache else y[row]
+        scale_by_vectors(x[row], out, type(one)(mean), type(one)(rstd), weight, bias)
+        if past_cache:
+            stream(out, y[row])
 
 
 @compiled(loop=True)
-def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, groups, positions):
-    one, channels = real(x, 1), x.shape[1] // positions
+def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, groups, positions, past_cache):
+    one, channels, spare = real(x, 1), x.shape[1] // positions, spare_row(y, past_cache)
     for row in range(first, last):
         mean, squares = moments(x[row])
         variance = squares / x.shape[1]
@@ -215,10 +235,13 @@ def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, grou
             own = slice(channel, channel + channels)
             scale_by_vectors(x[row], y[row], type(one)(mean), type(one)(rstd), weight[own], bias[own])
             continue
+        out = spare if past_cache else y[row]
         for c in range(channels):
             here = slice(c * positions, (c + 1) * positions)
             scale = type(one)(rstd) * weight[channel + c]
-            scale_by_number(x[row, here], y[row, here], type(one)(mean), scale, bias[channel + c])
+            scale_by_number(x[row, here], out[here], type(one)(mean), scale, bias[channel + c])
+        if past_cache:
+            stream(out, y[row])
 
 
 @compiled(entry=True)
@@ -231,9 +254,10 @@ def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, posit
     means, variances = vector(means, rows, wide), vector(variances, rows, wide)
     parts = cut(x.size, rows, threads)
     if groups == 1 and positions == 1:
-        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centred))
+        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centred, is_past_cache(y)))
     else:
-        share(group_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, groups, positions))
+        arrays = (x, y, weight, bias, means, variances)
+        share(group_norm_rows, rows, parts, (*arrays, eps, groups, positions, is_past_cache(y)))
 
 
 @compiled()
@@ -275,10 +299,12 @@ def backward_number(dy, x, dx, weight, mean, rstd, mean_g, mean_gx):
 
 
 @compiled(loop=True)
-def layer_norm_backward_parts(first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, per_part):
+def layer_norm_backward_parts(
+    first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, per_part, past_cache
+):
     """The rows of each part. Its dweight and dbias go to per_part[part], (2, length), float64."""
     one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
-    rows, n_parts = x.shape[0], per_part.shape[0]
+    rows, n_parts, spare = x.shape[0], per_part.shape[0], spare_row(dx, past_cache)
     for part in range(first_part, last_part):
         added = np.full(per_part.shape[1:], zero(x))
         dweight, dbias = added[0], added[1]
@@ -288,7 +314,10 @@ def layer_norm_backward_parts(first_part, last_part, dy, x, dx, weight, means, v
             if not centred:
                 sum_g = zero(x)
             if dx.size:
-                backward_vectors(dy[row], x[row], dx[row], weight, mean, rstd, sum_g * once, sum_gx * once)
+                out = spare if past_cache else dx[row]
+                backward_vectors(dy[row], x[row], out, weight, mean, rstd, sum_g * once, sum_gx * once)
+                if past_cache:
+                    stream(out, dx[row])
             if row % FLUSH == FLUSH - 1:
                 flush(added, per_part[part])
         flush(added, per_part[part])
@@ -303,10 +332,12 @@ def flush(added, totals):
 
 
 @compiled(loop=True)
-def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, eps, groups, positions, sums):
+def group_norm_backward_rows(
+    first, last, dy, x, dx, weight, means, variances, eps, groups, positions, sums, past_cache
+):
     """sums, (2, rows, channels) in float64, gets the sums of dy and of dy * x_hat over each channel of each row."""
     one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
-    channels = x.shape[1] // positions
+    channels, spare = x.shape[1] // positions, spare_row(dx, past_cache)
     for row in range(first, last):
         mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
         channel = row % groups * channels
@@ -330,10 +361,13 @@ def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, e
         if dx.size == 0:
             continue
         mean_g, mean_gx = type(one)(sum_g * once), type(one)(sum_gx * once)
+        out = spare if past_cache else dx[row]
         for c in range(channels):
             here = slice(c * positions, (c + 1) * positions)
             w = weight[channel + c]
-            backward_number(dy[row, here], x[row, here], dx[row, here], w, mean, rstd, mean_g, mean_gx)
+            backward_number(dy[row, here], x[row, here], out[here], w, mean, rstd, mean_g, mean_gx)
+        if past_cache:
+            stream(out, dx[row])
 
 
 @compiled(entry=True)
@@ -355,7 +389,7 @@ def row_norm_backward(
             layer_norm_backward_parts,
             parts,
             parts,
-            (dy, x, dx, weight, means, variances, eps, centred, per_part),
+            (dy, x, dx, weight, means, variances, eps, centred, per_part, is_past_cache(dx)),
         )
         for c in range(dweight.size):
             dweight[c], dbias[c] = per_part[:, 0, c].sum(), per_part[:, 1, c].sum()
@@ -365,7 +399,7 @@ def row_norm_backward(
         group_norm_backward_rows,
         rows,
         parts,
-        (dy, x, dx, weight, means, variances, eps, groups, positions, sums),
+        (dy, x, dx, weight, means, variances, eps, groups, positions, sums, is_past_cache(dx)),
     )
     of_examples = sums.reshape(2, rows // groups, size)
     for c in range(dweight.size):
@@ -397,17 +431,20 @@ def row_statistics(first, last, x, row_means, row_squares):
 
 
 @compiled(loop=True)
-def normalize_rows(first, last, x, y, weight, bias, means, variances, eps):
-    one, channels = real(x, 1), x.shape[1]
+def normalize_rows(first, last, x, y, weight, bias, means, variances, eps, past_cache):
+    one, channels, spare = real(x, 1), x.shape[1], spare_row(y, past_cache)
     for row in range(first, last):
         i, c = row // channels, row % channels
         scale = type(one)(1 / math.sqrt(variances[c] + eps)) * weight[c]
-        scale_by_number(x[i, c], y[i, c], type(one)(means[c]), scale, bias[c])
+        out = spare if past_cache else y[i, c]
+        scale_by_number(x[i, c], out, type(one)(means[c]), scale, bias[c])
+        if past_cache:
+            stream(out, y[i, c])
 
 
 @compiled(loop=True)
-def batch_norm_channels(first, last, x, y, weight, bias, means, variances, eps):
-    one = real(x, 1)
+def batch_norm_channels(first, last, x, y, weight, bias, means, variances, eps, past_cache):
+    one, spare = real(x, 1), spare_row(y, past_cache)
     for c in range(first, last):
         n, mean, squares = 0, 0.0, 0.0
         for i in range(x.shape[0]):
@@ -416,7 +453,10 @@ def batch_norm_channels(first, last, x, y, weight, bias, means, variances, eps):
         means[c], variances[c] = mean, squares / n
         scale = type(one)(1 / math.sqrt(squares / n + eps)) * weight[c]
         for i in range(x.shape[0]):
-            scale_by_number(x[i, c], y[i, c], type(one)(mean), scale, bias[c])
+            out = spare if past_cache else y[i, c]
+            scale_by_number(x[i, c], out, type(one)(mean), scale, bias[c])
+            if past_cache:
+                stream(out, y[i, c])
 
 
 @compiled(entry=True)
@@ -428,13 +468,13 @@ def batch_norm(x, y, weight, bias, means, variances, n, channels, positions, eps
     means, variances = vector(means, channels, wide), vector(variances, channels, wide)
     parts = cut(x.size, n * channels, threads)
     if training and channels >= parts:
-        share(batch_norm_channels, channels, parts, (x, y, weight, bias, means, variances, eps))
+        share(batch_norm_channels, channels, parts, (x, y, weight, bias, means, variances, eps, is_past_cache(y)))
         return
     if training:
         row_means, row_squares = np.empty((n, channels)), np.empty((n, channels))
         share(row_statistics, n * channels, parts, (x, row_means, row_squares))
         merge_rows(0, channels, row_means, row_squares, positions, means, variances)
-    share(normalize_rows, n * channels, parts, (x, y, weight, bias, means, variances, eps))
+    share(normalize_rows, n * channels, parts, (x, y, weight, bias, means, variances, eps, is_past_cache(y)))
 
 
 @compiled(loop=True)
@@ -448,9 +488,9 @@ def row_sums(first, last, dy, x, means, variances, eps, sums):
 
 
 @compiled(loop=True)
-def backward_rows(first, last, dy, x, dx, weight, means, variances, eps, training, sums):
+def backward_rows(first, last, dy, x, dx, weight, means, variances, eps, training, sums, past_cache):
     """dx of the rows first..last, from the sums over each row of their channels."""
-    one, channels = real(x, 1), x.shape[1]
+    one, channels, spare = real(x, 1), x.shape[1], spare_row(dx, past_cache)
     pool = x.shape[0] * x.shape[2]
     for row in range(first, last):
         i, c = row // channels, row % channels
@@ -458,15 +498,16 @@ def backward_rows(first, last, dy, x, dx, weight, means, variances, eps, trainin
         w, mean_g, mean_gx = weight[c], 0.0, 0.0
         if training:
             mean_g, mean_gx = w * sums[0, :, c].sum() / pool, w * sums[1, :, c].sum() / pool
-        backward_number(
-            dy[i, c], x[i, c], dx[i, c], w, type(one)(means[c]), rstd, type(one)(mean_g), type(one)(mean_gx)
-        )
+        mean, out = type(one)(means[c]), spare if past_cache else dx[i, c]
+        backward_number(dy[i, c], x[i, c], out, w, mean, rstd, type(one)(mean_g), type(one)(mean_gx))
+        if past_cache:
+            stream(out, dx[i, c])
 
 
 @compiled(loop=True)
-def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variances, eps, training, sums):
+def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variances, eps, training, sums, past_cache):
+    one, spare = real(x, 1), spare_row(dx, past_cache)
     for c in range(first, last):
-        one = real(x, 1)
         mean, rstd = type(one)(means[c]), type(one)(1 / math.sqrt(variances[c] + eps))
         total_g, total_gx = 0.0, 0.0
         for i in range(x.shape[0]):
@@ -480,7 +521,10 @@ def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variance
         if training:
             mean_g, mean_gx = type(one)(w * total_g / pool), type(one)(w * total_gx / pool)
         for i in range(x.shape[0]):
-            backward_number(dy[i, c], x[i, c], dx[i, c], w, mean, rstd, mean_g, mean_gx)
+            out = spare if past_cache else dx[i, c]
+            backward_number(dy[i, c], x[i, c], out, w, mean, rstd, mean_g, mean_gx)
+            if past_cache:
+                stream(out, dx[i, c])
 
 
 @compiled(entry=True)
@@ -503,12 +547,17 @@ def batch_norm_backward(
             batch_norm_backward_channels,
             channels,
             parts,
-            (dy, x, dx, weight, means, variances, eps, training, sums),
+            (dy, x, dx, weight, means, variances, eps, training, sums, is_past_cache(dx)),
         )
     else:
         share(row_sums, n * channels, parts, (dy, x, means, variances, eps, sums))
         if wanted:
-            share(backward_rows, n * channels, parts, (dy, x, dx, weight, means, variances, eps, training, sums))
+            share(
+                backward_rows,
+                n * channels,
+                parts,
+                (dy, x, dx, weight, means, variances, eps, training, sums, is_past_cache(dx)),
+            )
     if dweight:
         dweight, dbias = vector(dweight, channels, wide), vector(dbias, channels, wide)
         for c in range(channels):
@@ -563,12 +612,15 @@ def column_statistics(first_part, last_part, x, part_means, part_squares):
 
 
 @compiled(loop=True)
-def normalize_columns(first, last, x, y, means, scale, shift):
+def normalize_columns(first, last, x, y, means, scale, shift, past_cache):
     """y = (x - mean) * scale + shift with a mean, a scale and a shift for each column."""
+    spare = spare_row(y, past_cache)
     for r in range(first, last):
-        v, out = x[r], y[r]
+        v, out = x[r], spare if past_cache else y[r]
         for c in range(v.size):
             out[c] = narrow(minus(v[c], means[c]) * scale[c] + shift[c], out[c])
+        if past_cache:
+            stream(out, y[r])
 
 
 @compiled(entry=True)
@@ -593,7 +645,7 @@ def batch_norm_columns(x, y, weight, bias, means, variances, rows, channels, eps
     for c in range(channels):
         scale[c] = type(wide)(1 / math.sqrt(variances[c] + eps)) * weight[c]
         shift[c] = bias[c]
-    share(normalize_columns, rows, parts, (x, y, means, scale, shift))
+    share(normalize_columns, rows, parts, (x, y, means, scale, shift, is_past_cache(y)))
 
 
 @compiled(loop=True)
@@ -615,12 +667,15 @@ def column_sums(first_part, last_part, dy, x, means, sums):
 
 
 @compiled(loop=True)
-def backward_columns(first, last, dy, x, dx, means, scale, mean_g, slope):
+def backward_columns(first, last, dy, x, dx, means, scale, mean_g, slope, past_cache):
     """dx = scale * (dy - mean_g - (x - mean) * slope), each a number a column."""
+    spare = spare_row(dx, past_cache)
     for r in range(first, last):
-        d, v, out = dy[r], x[r], dx[r]
+        d, v, out = dy[r], x[r], spare if past_cache else dx[r]
         for c in range(v.size):
             out[c] = narrow(scale[c] * (widen(d[c]) - mean_g[c] - minus(v[c], means[c]) * slope[c]), out[c])
+        if past_cache:
+            stream(out, dx[r])
 
 
 @compiled(entry=True)
@@ -649,7 +704,7 @@ def batch_norm_columns_backward(
         if dweights.size:
             dweights[c], dbiases[c] = total_gx, total_g
     if wanted:
-        share(backward_columns, rows, parts, (dy, x, dx, means, scale, mean_g, slope))
+        share(backward_columns, rows, parts, (dy, x, dx, means, scale, mean_g, slope, is_past_cache(dx)))
 
 
 # ---- Softmax and log-softmax -----------------------------------------------------------------------------------------
@@ -679,10 +734,10 @@ def sum_of_exp(x, top):
 
 
 @compiled(loop=True)
-def softmax_rows(first, last, x, y):
-    e = np.full(x.shape[1], zero(x))
+def softmax_rows(first, last, x, y, past_cache):
+    e, spare = np.full(x.shape[1], zero(x)), spare_row(y, past_cache)
     for row in range(first, last):
-        v, out = x[row], y[row]
+        v, out = x[row], spare if past_cache else y[row]
         top, total = largest(v), zero(x)
         for j in range(v.size):
             e[j] = exp(minus(v[j], top))
@@ -690,16 +745,21 @@ def softmax_rows(first, last, x, y):
         scale = real(x, 1) / total
         for j in range(v.size):
             out[j] = narrow(e[j] * scale, out[j])
+        if past_cache:
+            stream(out, y[row])
 
 
 @compiled(loop=True)
-def log_softmax_rows(first, last, x, y):
+def log_softmax_rows(first, last, x, y, past_cache):
+    spare = spare_row(y, past_cache)
     for row in range(first, last):
-        v, out = x[row], y[row]
+        v, out = x[row], spare if past_cache else y[row]
         top = largest(v)
         log_total = real(x, math.log(sum_of_exp(v, top)))
         for j in range(v.size):
             out[j] = narrow(log_p(v[j], top, log_total), out[j])
+        if past_cache:
+            stream(out, y[row])
 
 
 @compiled(entry=True)
@@ -708,31 +768,37 @@ def softmax(x, y, rows, length, log, threads, like):
     x, y = array(x, (rows, length), like), array(y, (rows, length), like)
     parts = cut(x.size, rows, threads)
     if log:
-        share(log_softmax_rows, rows, parts, (x, y))
+        share(log_softmax_rows, rows, parts, (x, y, is_past_cache(y)))
     else:
-        share(softmax_rows, rows, parts, (x, y))
+        share(softmax_rows, rows, parts, (x, y, is_past_cache(y)))
 
 
 @compiled(loop=True)
-def softmax_backward_rows(first, last, dy, y, dx):
+def softmax_backward_rows(first, last, dy, y, dx, past_cache):
+    spare = spare_row(dx, past_cache)
     for row in range(first, last):
-        d, p, out = dy[row], y[row], dx[row]
+        d, p, out = dy[row], y[row], spare if past_cache else dx[row]
         total = zero(y)
         for j in range(p.size):
             total += widen(d[j]) * widen(p[j])
         for j in range(p.size):
             out[j] = narrow(widen(p[j]) * (widen(d[j]) - total), out[j])
+        if past_cache:
+            stream(out, dx[row])
 
 
 @compiled(loop=True)
-def log_softmax_backward_rows(first, last, dy, y, dx):
+def log_softmax_backward_rows(first, last, dy, y, dx, past_cache):
+    spare = spare_row(dx, past_cache)
     for row in range(first, last):
-        d, log_p, out = dy[row], y[row], dx[row]
+        d, log_y, out = dy[row], y[row], spare if past_cache else dx[row]
         total = zero(y)
         for j in range(d.size):
             total += widen(d[j])
         for j in range(d.size):
-            out[j] = narrow(widen(d[j]) - exp(widen(log_p[j])) * total, out[j])
+            out[j] = narrow(widen(d[j]) - exp(widen(log_y[j])) * total, out[j])
+        if past_cache:
+            stream(out, dx[row])
 
 
 @compiled(entry=True)
@@ -742,9 +808,9 @@ def softmax_backward(dy, y, dx, rows, length, log, threads, like):
     dy, y, dx = array(dy, shape, like), array(y, shape, like), array(dx, shape, like)
     parts = cut(y.size, rows, threads)
     if log:
-        share(log_softmax_backward_rows, rows, parts, (dy, y, dx))
+        share(log_softmax_backward_rows, rows, parts, (dy, y, dx, is_past_cache(dx)))
     else:
-        share(softmax_backward_rows, rows, parts, (dy, y, dx))
+        share(softmax_backward_rows, rows, parts, (dy, y, dx, is_past_cache(dx)))
 
 
 # In columns: x is (outer, length, inner), and the axis in the middle is summed over. A tile is all of that axis and a
@@ -935,53 +1001,91 @@ def cross_entropy(
     return -1
 
 
+@compiled()
+def loss_slopes(x, dloss, divisor, weight, target, ignore, smoothing, classes, sum_of_weights):
+    """What a row of dx is made of: dx = p * to_p - evenly * w, and at the target less to_target * w too."""
+    if target == ignore:
+        return zero(x), zero(x), zero(x)
+    kept = widen(dloss) / divisor[0]
+    evenly = real(x, kept * smoothing / classes)
+    to_target = real(x, kept * (1 - smoothing))
+    return to_target * pick(weight, target, real(x, 1)) + evenly * sum_of_weights, evenly, to_target
+
+
+@compiled(loop=True)
+def cross_entropy_backward_rows(
+    first,
+    last,
+    dlosses,
+    divisor,
+    x,
+    dx,
+    targets,
+    weight,
+    ignore,
+    smoothing,
+    tops,
+    log_totals,
+    sum_of_weights,
+    past_cache,
+):
+    """inner is 1: the classes lie side by side. dlosses: one number, or one for each target."""
+    classes, spare = x.shape[1], np.empty(x.shape[1] if past_cache else 0, dx.dtype)
+    for i in range(first, last):
+        v, out, target = x[i].reshape(classes), spare if past_cache else dx[i].reshape(classes), targets[i, 0]
+        top, log_total = tops[i, 0], log_totals[i, 0]
+        dloss = dlosses[0, 0] if dlosses.size == 1 else dlosses[i, 0]
+        to_p, evenly, to_target = loss_slopes(
+            x, dloss, divisor, weight, target, ignore, smoothing, classes, sum_of_weights
+        )
+        for k in range(classes):
+            out[k] = narrow(exp(log_p(v[k], top, log_total)) * to_p - evenly, out[k])
+        if weight.size and smoothing > 0:
+            for k in range(classes):
+                out[k] = narrow(exp(log_p(v[k], top, log_total)) * to_p - evenly * weight[k], out[k])
+        if target == ignore:
+            out[:] = narrow(zero(x), dx[i, 0, 0])  # also where p is NaN
+        else:
+            # Computed again rather than subtracted from what is stored: a half type would round twice.
+            w = pick(weight, target, real(x, 1))
+            exact = exp(log_p(v[target], top, log_total)) * to_p - evenly * w - to_target * w
+            out[target] = narrow(exact, out[target])
+        if past_cache:
+            stream(out, dx[i].reshape(classes))
+
+
 @compiled(loop=True)
 def cross_entropy_backward_tiles(
-    first, last, dloss, divisor, x, dx, targets, weight, ignore, smoothing, tops, log_totals, sum_of_weights
+    first, last, dlosses, divisor, x, dx, targets, weight, ignore, smoothing, tops, log_totals, sum_of_weights
 ):
-    """dloss: one number, or one for each target."""
+    """The classes lie `inner` apart."""
     classes, inner = x.shape[1], x.shape[2]
     tiles = -(-inner // TILE_COLUMNS)
-    one = real(x, 1)
-    kept, to_p, evenly = np.full(TILE_COLUMNS, one), np.full(TILE_COLUMNS, one), np.full(TILE_COLUMNS, one)
+    one, room = real(x, 1), np.full((3, TILE_COLUMNS), zero(x))
+    to_p, evenly, to_target = room[0], room[1], room[2]
     for tile in range(first, last):
         i, left = tile // tiles, tile % tiles * TILE_COLUMNS
         right = min(left + TILE_COLUMNS, inner)
+        top, log_total = tops[i, left:right], log_totals[i, left:right]
         for c in range(right - left):
-            target = targets[i, left + c]
-            kept[c], to_p[c], evenly[c] = 0, 0, 0
-            if target != ignore:
-                kept[c] = widen(dloss[0, 0] if dloss.size == 1 else dloss[i, left + c]) / divisor[0]
-                evenly[c] = kept[c] * smoothing / classes
-                to_p[c] = kept[c] * (1 - smoothing) * pick(weight, target, one) + evenly[c] * sum_of_weights
-        if inner == 1:
-            row, out = x[i].reshape(classes), dx[i].reshape(classes)
-            for k in range(classes):
-                p = exp(log_p(row[k], tops[i, 0], log_totals[i, 0]))
-                out[k] = narrow(p * to_p[0] - evenly[0], out[k])
-            if weight.size and smoothing > 0:
-                for k in range(classes):
-                    p = exp(log_p(row[k], tops[i, 0], log_totals[i, 0]))
-                    out[k] = narrow(p * to_p[0] - evenly[0] * weight[k], out[k])
-        else:
-            for k in range(classes):
-                w = pick(weight, k, one)
-                row, out = x[i, k, left:right], dx[i, k, left:right]
-                top, log_total = tops[i, left:right], log_totals[i, left:right]
-                for c in range(row.size):
-                    p = exp(log_p(row[c], top[c], log_total[c]))
-                    out[c] = narrow(p * to_p[c] - evenly[c] * w, out[c])
+            dloss = dlosses[0, 0] if dlosses.size == 1 else dlosses[i, left + c]
+            to_p[c], evenly[c], to_target[c] = loss_slopes(
+                x, dloss, divisor, weight, targets[i, left + c], ignore, smoothing, classes, sum_of_weights
+            )
+        for k in range(classes):
+            w = pick(weight, k, one)
+            row, out = x[i, k, left:right], dx[i, k, left:right]
+            for c in range(row.size):
+                out[c] = narrow(exp(log_p(row[c], top[c], log_total[c])) * to_p[c] - evenly[c] * w, out[c])
         for c in range(right - left):
             target = targets[i, left + c]
             if target == ignore:
-                for k in range(classes):  # 0 also where p is NaN
+                for k in range(classes):
                     dx[i, k, left + c] = narrow(zero(x), dx[i, k, left + c])
                 continue
-            # Computed again rather than subtracted from what was stored: a half type would round twice.
-            p = exp(log_p(x[i, target, left + c], tops[i, left + c], log_totals[i, left + c]))
             w = pick(weight, target, one)
-            exact = p * to_p[c] - evenly[c] * w - type(one)(kept[c] * (1 - smoothing)) * w
-            dx[i, target, left + c] = narrow(type(one)(exact), dx[i, target, left + c])
+            p = exp(log_p(x[i, target, left + c], top[c], log_total[c]))
+            dx[i, target, left + c] = narrow(p * to_p[c] - evenly[c] * w - to_target[c] * w, dx[i, target, left + c])
 
 
 @compiled(entry=True)
@@ -1005,24 +1109,23 @@ def cross_entropy_backward(
 ):
     """dx, from the gradient of one loss (n_losses == 1) or of the loss of each target."""
     wide, shape = widen(like), (outer, classes, inner)
+    x, dx = array(x, shape, like), array(dx, shape, like)
     weight = vector(weight, classes, wide)
-    sum_of_weights = weight.sum() if weight.size else type(wide)(classes)
-    tiles = outer * -(-inner // TILE_COLUMNS)
-    share(
-        cross_entropy_backward_tiles,
-        tiles,
-        cut(outer * classes * inner, tiles, threads),
-        (
-            array(dloss, (1, 1) if n_losses == 1 else (outer, inner), like),
-            vector(divisor, 1, wide),
-            array(x, shape, like),
-            array(dx, shape, like),
-            array(targets, (outer, inner), 0),
-            weight,
-            ignore,
-            smoothing,
-            array(tops, (outer, inner), wide),
-            array(log_totals, (outer, inner), wide),
-            sum_of_weights,
-        ),
+    arrays = (
+        array(dloss, (1, 1) if n_losses == 1 else (outer, inner), like),
+        vector(divisor, 1, wide),
+        x,
+        dx,
+        array(targets, (outer, inner), 0),
+        weight,
+        ignore,
+        smoothing,
+        array(tops, (outer, inner), wide),
+        array(log_totals, (outer, inner), wide),
+        weight.sum() if weight.size else real(x, classes),
     )
+    if inner == 1:
+        share(cross_entropy_backward_rows, outer, cut(x.size, outer, threads), (*arrays, is_past_cache(dx)))
+    else:
+        tiles = outer * -(-inner // TILE_COLUMNS)
+        share(cross_entropy_backward_tiles, tiles, cut(x.size, tiles, threads), arrays)

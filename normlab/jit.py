@@ -203,6 +203,7 @@ def share(typing, body, rows, count, arguments):
             last = inner.sdiv(inner.mul(n_rows, inner.add(part, _i64(1))), n_parts)
             passed = [first, last, *cgutils.unpack_tuple(inner, packed)]
             context.call_conv.call_function(inner, callee, description.restype, description.argtypes, passed)
+        inner.fence("seq_cst")  # what stream() wrote is seen by whoever comes after this loop
         inner.ret_void()
 
         data = builder.bitcast(cgutils.alloca_once_value(builder, frame), _byte_pointer)
@@ -248,6 +249,47 @@ def vector_or(address, size, value):
     """The `size` numbers at `address`, or as many times `value` when the address is 0. A loop over numbers that are
     always there is faster for short rows than one that is chosen row by row."""
     return numba.carray(pointer(address, value), size) if address != 0 else np.full(size, value)
+
+
+@intrinsic
+def _store_past_cache(typing, source, target):
+    """64 bytes from one address to another, a multiple of 64, around the cache."""
+
+    def generate(context, builder, signature, values):
+        line = ir.VectorType(ir.IntType(32), 16).as_pointer()
+        content = builder.load(builder.inttoptr(values[0], line), align=4)
+        store = builder.store(content, builder.inttoptr(values[1], line), align=64)
+        store.set_metadata("nontemporal", builder.module.add_metadata([_i32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@compiled()
+def stream(source, target):
+    """Copy a row to memory that is not in the cache, nor wanted there: an ordinary store would first read the line."""
+    begin, width = target.ctypes.data, target.itemsize
+    lead = min(target.size, -begin % 64 // width)
+    lines = (target.size - lead) * width // 64
+    done = lead + lines * 64 // width
+    target[:lead] = source[:lead]
+    first, there = source.ctypes.data + lead * width, begin + lead * width
+    for i in range(lines):
+        _store_past_cache(first + 64 * i, there + 64 * i)
+    target[done:] = source[done : target.size]
+
+
+def _cache_size():
+    """Bytes of the largest cache, or 32 MiB where the system does not say."""
+    try:
+        sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+        return max(int(size.read_text().removesuffix("K\n")) << 10 for size in sizes)
+    except (OSError, ValueError):
+        return 32 << 20
+
+
+# A result larger than this leaves the cache before anybody reads it.
+PAST_CACHE = _cache_size()
 
 
 def _bits(width):
@@ -354,5 +396,5 @@ def two_to_the(typing, shifted):
 # One definition of OPENMP, after what it needs. Without PyTorch in the process there may be no runtime: one thread.
 OPENMP = _openmp()
 
-__all__ = ["EXACT_ORDER", "FAST", "GRAIN", "LIKE", "array", "compiled", "cut", "maximum", "narrow", "share"]
+__all__ = ["EXACT_ORDER", "FAST", "GRAIN", "LIKE", "array", "compiled", "cut", "maximum", "narrow", "share", "stream"]
 __all__ += ["two_to_the", "vector", "vector_or", "widen"]

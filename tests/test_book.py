@@ -54,7 +54,7 @@ def test_visible_code_fits_the_column(chapters):
 
 def test_labels_in_docstrings_are_equations_of_the_book(repo, chapters):
     labels = set(re.findall(r"^:label: (\S+)$", "\n".join(chapters.values()), re.MULTILINE))
-    for module in ("reference", "functional"):
+    for module in ("reference", "functional", "nn"):
         text = (repo / "normlab" / f"{module}.py").read_text(encoding="utf-8")
         cited = set(re.findall(r"\[(eq-[\w-]+)\]", text))
         assert cited, f"{module}.py cites no equation"
