@@ -149,6 +149,17 @@ def _threads():
     return torch.get_num_threads() if jit.parallel() else 1
 
 
+def _halves(pair):
+    """Addresses of the two rows of a tensor."""
+    return pair.data_ptr(), pair.data_ptr() + pair.size(1) * pair.itemsize
+
+
+def _two_empty(x, size):
+    """Room for dweight and dbias; zeros where there is nothing to add up."""
+    new = torch.empty if x.numel() else torch.zeros
+    return new(size, dtype=_WIDE[x.dtype]), new(size, dtype=_WIDE[x.dtype])
+
+
 def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
@@ -168,20 +179,21 @@ def _operator(schema, cpu_kernel, fake, autograd=None):
 # axes.py, with the first two together.
 
 
-def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *, out, means=None, variances=None):
+def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *, out, statistics=None):
     if x.numel() == 0:
         return
     x, target = x.contiguous(), out if out.is_contiguous() else _empty_like(out)
     rows = x.numel() // (channels * positions)
     wide = _WIDE[x.dtype]
     weight, bias = _wide(weight, wide), _wide(bias, wide)
+    means, variances = (0, 0) if statistics is None else _halves(statistics)
     cpu.row_norm(
         x.data_ptr(),
         target.data_ptr(),
         _address(weight),
         _address(bias),
-        _address(means),
-        _address(variances),
+        means,
+        variances,
         rows,
         groups,
         channels,
@@ -198,28 +210,28 @@ def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *,
 def _row_norm_forward(x, weight, bias, groups, channels, positions, eps, centred):
     rows = x.numel() // max(channels * positions, 1)
     y = _empty_like(x)
-    means, variances = (torch.empty(rows, dtype=_WIDE[x.dtype]) for _ in range(2))
-    _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, out=y, means=means, variances=variances)
-    return y, means, variances
+    statistics = torch.empty((2, rows), dtype=_WIDE[x.dtype])
+    _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, out=y, statistics=statistics)
+    return y, statistics
 
 
-def _row_norm_backward(dy, x, weight, means, variances, groups, channels, positions, eps, centred, want_x, want_weight):
+def _row_norm_backward(dy, x, weight, statistics, groups, channels, positions, eps, centred, want_x, want_weight):
     wide, size = _WIDE[x.dtype], groups * channels
     dx = _empty_like(x) if want_x else x.new_empty(0)
-    dweight, dbias = (torch.zeros(size if want_weight else 0, dtype=wide) for _ in range(2))
+    dweight, dbias = _two_empty(x, size if want_weight else 0)
     if x.numel():
         dy, x, weight = dy.contiguous(), x.contiguous(), _wide(weight, wide)
-        rows = means.numel()
+        means, variances = _halves(statistics)
         cpu.row_norm_backward(
             dy.data_ptr(),
             x.data_ptr(),
             dx.data_ptr(),
             _address(weight),
-            means.data_ptr(),
-            variances.data_ptr(),
+            means,
+            variances,
             dweight.data_ptr(),
             dbias.data_ptr(),
-            rows,
+            statistics.size(1),
             groups,
             channels,
             positions,
@@ -234,12 +246,10 @@ def _row_norm_backward(dy, x, weight, means, variances, groups, channels, positi
 def _row_norm_fake(x, weight, bias, groups, channels, positions, eps, centred):
     wide = _WIDE[x.dtype]
     rows = x.numel() // max(channels * positions, 1)
-    return x.new_empty(x.shape), x.new_empty(rows, dtype=wide), x.new_empty(rows, dtype=wide)
+    return x.new_empty(x.shape), x.new_empty((2, rows), dtype=wide)
 
 
-def _row_norm_backward_fake(
-    dy, x, weight, means, variances, groups, channels, positions, eps, centred, want_x, want_weight
-):
+def _row_norm_backward_fake(dy, x, weight, statistics, groups, channels, positions, eps, centred, want_x, want_weight):
     size, wide = groups * channels if want_weight else 0, _WIDE[x.dtype]
     dx = x.new_empty(x.shape if want_x else 0)
     return dx, x.new_empty(size, dtype=wide), x.new_empty(size, dtype=wide)
@@ -266,22 +276,22 @@ class _RowNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, spec, statistics):
         forward = _row_norm_forward if _eager(x) else _ops.row_norm_forward.default
-        y, *own_statistics = forward(x, weight, bias, *spec)
-        ctx.save_for_backward(x, weight, bias, *own_statistics)
+        y, own_statistics = forward(x, weight, bias, *spec)
+        ctx.save_for_backward(x, weight, bias, own_statistics)
         ctx.spec = spec
-        statistics.extend(own_statistics)
+        statistics.append(own_statistics)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight, bias, means, variances = ctx.saved_tensors
+        x, weight, bias, statistics = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         if _wants_formula(dy):
             dx, dweight, dbias = _row_norm_gradient(dy, x, weight, *ctx.spec)
         else:
             backward = _row_norm_backward if _eager(dy) and _eager(x) else _ops.row_norm_backward.default
             want = (want_x, want_weight or want_bias)
-            dx, dweight, dbias = backward(dy, x, weight, means, variances, *ctx.spec, *want)
+            dx, dweight, dbias = backward(dy, x, weight, statistics, *ctx.spec, *want)
         return dx if want_x else None, _like(dweight, weight, want_weight), _like(dbias, bias, want_bias), None, None
 
 
@@ -291,13 +301,18 @@ def _differentiable_row_norm(x, weight, bias, *spec):
 
 
 def _like(gradient, parameter, wanted):
-    return gradient.reshape(parameter.shape).to(parameter.dtype) if wanted else None
+    """The gradient of a parameter, in its shape and type; None where it is not wanted."""
+    if not wanted:
+        return None
+    if parameter.dim() == 1 and parameter.dtype is gradient.dtype:
+        return gradient
+    return gradient.reshape(parameter.shape).to(parameter.dtype)
 
 
 _SPEC = "SymInt groups, SymInt channels, SymInt positions, float eps, bool centred"
 for _name in ("row_norm", "row_norm_forward"):
     _operator(
-        f"{_name}(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}) -> (Tensor, Tensor, Tensor)",
+        f"{_name}(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}) -> (Tensor, Tensor)",
         _row_norm_forward,
         _row_norm_fake,
         _differentiable_row_norm if _name == "row_norm" else None,
@@ -308,7 +323,7 @@ _operator(
     lambda *args, out: None,
 )
 _operator(
-    f"row_norm_backward(Tensor dy, Tensor x, Tensor? weight, Tensor means, Tensor variances, {_SPEC}, "
+    f"row_norm_backward(Tensor dy, Tensor x, Tensor? weight, Tensor statistics, {_SPEC}, "
     "bool want_x, bool want_weight) -> (Tensor, Tensor, Tensor)",
     _row_norm_backward,
     _row_norm_backward_fake,
@@ -462,8 +477,8 @@ def instance_norm(
     if out is not None:
         _checked_out(out, input, weight, bias)
     operator = _differentiable_row_norm if _eager(input) else _ops.row_norm.default
-    y, means, variances = operator(input, weight, bias, *spec)
-    means, variances = (statistic.reshape(shape[:2]).mean(0) for statistic in (means, variances))
+    y, statistics = operator(input, weight, bias, *spec)
+    means, variances = statistics.reshape(2, *shape[:2]).mean(1)
     _update(running_mean, running_var, means, variances, momentum, positions)
     return y if out is None else out.copy_(y)
 
@@ -519,7 +534,7 @@ def _batch_norm_forward(x, weight, bias, means, variances, eps):
 def _batch_norm_backward(dy, x, weight, means, variances, eps, training, want_x, want_weight):
     wide, format = _WIDE[x.dtype], _memory_format(x)
     dx = _empty_like(x, format) if want_x else x.new_empty(0)
-    dweight, dbias = (torch.zeros(x.shape[1] if want_weight else 0, dtype=wide) for _ in range(2))
+    dweight, dbias = _two_empty(x, x.shape[1] if want_weight else 0)
     if x.numel():
         dy, x = dy.contiguous(memory_format=format), x.contiguous(memory_format=format)
         weight, means, variances = _wide(weight, wide), _wide(means, wide), _wide(variances, wide)
