@@ -39,6 +39,8 @@ from normlab.jit import (
 BLOCK = 4096
 # Columns and rows of a tile, likewise.
 TILE_COLUMNS, TILE_ROWS = 256, 32
+# Columns of a tile that has all rows: at most, and at least (a cache line).
+WIDEST, NARROWEST = 2048, 16
 # Rows whose gradients are added up in float32 before they go to the sum in float64.
 FLUSH = 64
 
@@ -222,42 +224,44 @@ def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, cent
 
 
 @compiled(loop=True)
-def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, groups, positions, past_cache):
-    one, channels, spare = real(x, 1), x.shape[1] // positions, spare_row(y, past_cache)
+def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, past_cache):
+    """x: (rows, channels, positions); weight and bias: (groups, channels)."""
+    one, groups, group = real(x, 1), weight.shape[0], first % weight.shape[0]
+    channels, positions = x.shape[1:]
+    spare = np.empty(x[0].size if past_cache else 0, y.dtype)
     for row in range(first, last):
-        mean, squares = moments(x[row])
-        variance = squares / x.shape[1]
+        v, out = x[row].reshape(x[row].size), spare if past_cache else y[row].reshape(y[row].size)
+        mean, squares = moments(v)
+        variance = squares / v.size
         if means.size:
             means[row], variances[row] = mean, variance
-        rstd = 1 / math.sqrt(variance + eps)
-        channel = row % groups * channels
+        rstd = type(one)(1 / math.sqrt(variance + eps))
         if positions == 1:
-            own = slice(channel, channel + channels)
-            scale_by_vectors(x[row], y[row], type(one)(mean), type(one)(rstd), weight[own], bias[own])
-            continue
-        out = spare if past_cache else y[row]
-        for c in range(channels):
-            here = slice(c * positions, (c + 1) * positions)
-            scale = type(one)(rstd) * weight[channel + c]
-            scale_by_number(x[row, here], out[here], type(one)(mean), scale, bias[channel + c])
+            scale_by_vectors(v, out, type(one)(mean), rstd, weight[group], bias[group])
+        else:
+            by_channels = out.reshape((channels, positions))
+            for c in range(channels):
+                scale = rstd * weight[group, c]
+                scale_by_number(x[row, c], by_channels[c], type(one)(mean), scale, bias[group, c])
         if past_cache:
-            stream(out, y[row])
+            stream(out, y[row].reshape(out.size))
+        group = group + 1 if group < groups - 1 else 0
 
 
 @compiled(entry=True)
 def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, positions, eps, centred, threads, like):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over each of `rows` rows; means and variances may be 0."""
-    row, wide = (rows, channels * positions), widen(like)
-    x, y = array(x, row, like), array(y, row, like)
-    one = real(x, 1)
-    weight, bias = vector_or(weight, groups * channels, one), vector_or(bias, groups * channels, zero(x))
+    shape, size, wide = (rows, channels, positions), groups * channels, widen(like)
+    x, y = array(x, shape, like), array(y, shape, like)
+    weight, bias = vector_or(weight, size, real(x, 1)), vector_or(bias, size, zero(x))
     means, variances = vector(means, rows, wide), vector(variances, rows, wide)
     parts = cut(x.size, rows, threads)
     if groups == 1 and positions == 1:
-        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centred, is_past_cache(y)))
+        arrays = (x.reshape((rows, channels)), y.reshape((rows, channels)), weight, bias, means, variances)
+        share(layer_norm_rows, rows, parts, (*arrays, eps, centred, is_past_cache(y)))
     else:
-        arrays = (x, y, weight, bias, means, variances)
-        share(group_norm_rows, rows, parts, (*arrays, eps, groups, positions, is_past_cache(y)))
+        arrays = (x, y, weight.reshape((groups, channels)), bias.reshape((groups, channels)), means, variances)
+        share(group_norm_rows, rows, parts, (*arrays, eps, is_past_cache(y)))
 
 
 @compiled()
@@ -332,42 +336,29 @@ def flush(added, totals):
 
 
 @compiled(loop=True)
-def group_norm_backward_rows(
-    first, last, dy, x, dx, weight, means, variances, eps, groups, positions, sums, past_cache
-):
+def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, eps, sums, past_cache):
     """sums, (2, rows, channels) in float64, gets the sums of dy and of dy * x_hat over each channel of each row."""
-    one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
-    channels, spare = x.shape[1] // positions, spare_row(dx, past_cache)
+    one, groups, group = real(x, 1), weight.shape[0], first % weight.shape[0]
+    channels, positions = x.shape[1:]
+    once = 1 / np.float64(channels * positions)
+    spare = np.empty((channels if past_cache else 0, positions), dx.dtype)
     for row in range(first, last):
         mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
-        channel = row % groups * channels
-        sum_g, sum_gx = 0.0, 0.0
-        if positions == 1:
-            for c in range(channels):
-                d = np.float64(widen(dy[row, c]))
-                sums[0, row, c], sums[1, row, c] = d, d * (minus(x[row, c], mean) * rstd)
-                sum_g += d * weight[channel + c]
-                sum_gx += sums[1, row, c] * weight[channel + c]
-            if dx.size:
-                w, mean_g, mean_gx = weight[channel : channel + channels], sum_g * once, sum_gx * once
-                backward_vectors(dy[row], x[row], dx[row], w, mean, rstd, type(one)(mean_g), type(one)(mean_gx))
-            continue
+        w, sum_g, sum_gx = weight[group], 0.0, 0.0
+        group = group + 1 if group < groups - 1 else 0
         for c in range(channels):
-            here = slice(c * positions, (c + 1) * positions)
-            sum_d, sum_dx = project_number(dy[row, here], x[row, here], mean, rstd)
+            sum_d, sum_dx = project_number(dy[row, c], x[row, c], mean, rstd)
             sums[0, row, c], sums[1, row, c] = sum_d, sum_dx
-            sum_g += np.float64(sum_d) * weight[channel + c]
-            sum_gx += np.float64(sum_dx) * weight[channel + c]
+            sum_g += np.float64(sum_d) * w[c]
+            sum_gx += np.float64(sum_dx) * w[c]
         if dx.size == 0:
             continue
         mean_g, mean_gx = type(one)(sum_g * once), type(one)(sum_gx * once)
         out = spare if past_cache else dx[row]
         for c in range(channels):
-            here = slice(c * positions, (c + 1) * positions)
-            w = weight[channel + c]
-            backward_number(dy[row, here], x[row, here], out[here], w, mean, rstd, mean_g, mean_gx)
+            backward_number(dy[row, c], x[row, c], out[c], w[c], mean, rstd, mean_g, mean_gx)
         if past_cache:
-            stream(out, dx[row])
+            stream(out.reshape(out.size), dx[row].reshape(out.size))
 
 
 @compiled(entry=True)
@@ -378,47 +369,49 @@ def row_norm_backward(
 
     Each part adds up by itself, and the parts are added in order: the same result on every run.
     """
-    row, size, wide = (rows, channels * positions), groups * channels, widen(like)
-    dy, x, dx = array(dy, row, like), array(x, row, like), array(dx, (rows if dx else 0, row[1]), like)
+    shape, size, wide = (rows, channels, positions), groups * channels, widen(like)
+    dy, x, dx = array(dy, shape, like), array(x, shape, like), array(dx, (rows if dx else 0, *shape[1:]), like)
     weight, dweight, dbias = vector_or(weight, size, real(x, 1)), vector(dweight, size, wide), vector(dbias, size, wide)
     means, variances = vector(means, rows, wide), vector(variances, rows, wide)
-    parts = cut(x.size, rows, threads)
+    parts, past_cache = cut(x.size, rows, threads), is_past_cache(dx)
     if groups == 1 and positions == 1:
-        per_part = np.zeros((parts, 2, size))
-        share(
-            layer_norm_backward_parts,
-            parts,
-            parts,
-            (dy, x, dx, weight, means, variances, eps, centred, per_part, is_past_cache(dx)),
-        )
+        flat, per_part = (rows, channels), np.zeros((parts, 2, size))
+        arrays = (dy.reshape(flat), x.reshape(flat), dx.reshape((len(dx), channels)), weight, means, variances)
+        share(layer_norm_backward_parts, parts, parts, (*arrays, eps, centred, per_part, past_cache))
+        totals = per_part.sum(axis=0)
         for c in range(dweight.size):
-            dweight[c], dbias[c] = per_part[:, 0, c].sum(), per_part[:, 1, c].sum()
+            dweight[c], dbias[c] = totals[0, c], totals[1, c]
         return
     sums = np.empty((2, rows, channels))
-    share(
-        group_norm_backward_rows,
-        rows,
-        parts,
-        (dy, x, dx, weight, means, variances, eps, groups, positions, sums, is_past_cache(dx)),
-    )
-    of_examples = sums.reshape(2, rows // groups, size)
+    arrays = (dy, x, dx, weight.reshape((groups, channels)), means, variances)
+    share(group_norm_backward_rows, rows, parts, (*arrays, eps, sums, past_cache))
+    totals = sums.reshape((2, rows // groups, size)).sum(axis=1)
     for c in range(dweight.size):
-        dbias[c], dweight[c] = of_examples[0, :, c].sum(), of_examples[1, :, c].sum()
+        dbias[c], dweight[c] = totals[0, c], totals[1, c]
 
 
 # ---- Batch norm of (N, C, positions): a channel is N rows ------------------------------------------------------------
 # A channel is finished before the next one is begun: what was read for its statistics is still in the cache when it is
-# normalized. Where there are fewer channels than threads, rows are shared instead, and merged in between.
+# normalized. Where its rows are short (FAR_APART: jumping from one to the next costs more than reading it), or where
+# there are fewer channels than threads, rows are taken as they come instead, twice, and merged in between.
+
+FAR_APART = 256
 
 
-@compiled(loop=True)
-def merge_rows(first, last, row_means, row_squares, positions, means, variances):
-    """Mean and variance of each channel from those of its rows, [N, C]."""
-    for c in range(first, last):
-        n, mean, squares = 0, 0.0, 0.0
-        for i in range(row_means.shape[0]):
-            n, mean, squares = merge(n, mean, squares, positions, row_means[i, c], row_squares[i, c])
-        means[c], variances[c] = mean, squares / n
+@compiled()
+def merge_rows(row_means, row_squares, positions, means, variances):
+    """Mean and variance of each channel from those of its rows, (n, channels), all of which count alike."""
+    n, channels = row_means.shape
+    mean, squares = np.zeros(channels), np.zeros(channels)
+    for i in range(n):
+        for c in range(channels):
+            mean[c] += row_means[i, c] / n
+    for i in range(n):
+        for c in range(channels):
+            apart = row_means[i, c] - mean[c]
+            squares[c] += row_squares[i, c] + positions * (apart * apart)
+    for c in range(channels):
+        means[c], variances[c] = mean[c], squares[c] / (n * positions)
 
 
 @compiled(loop=True)
@@ -467,14 +460,24 @@ def batch_norm(x, y, weight, bias, means, variances, n, channels, positions, eps
     weight, bias = vector_or(weight, channels, real(x, 1)), vector_or(bias, channels, zero(x))
     means, variances = vector(means, channels, wide), vector(variances, channels, wide)
     parts = cut(x.size, n * channels, threads)
-    if training and channels >= parts:
+    if training and channels >= parts and positions >= FAR_APART:
         share(batch_norm_channels, channels, parts, (x, y, weight, bias, means, variances, eps, is_past_cache(y)))
         return
     if training:
         row_means, row_squares = np.empty((n, channels)), np.empty((n, channels))
         share(row_statistics, n * channels, parts, (x, row_means, row_squares))
-        merge_rows(0, channels, row_means, row_squares, positions, means, variances)
+        merge_rows(row_means, row_squares, positions, means, variances)
     share(normalize_rows, n * channels, parts, (x, y, weight, bias, means, variances, eps, is_past_cache(y)))
+
+
+@compiled(entry=True)
+def move(running_means, running_variances, means, variances, channels, momentum, unbiased, like):
+    """Running statistics a step towards those of a batch; `unbiased` is n / (n - 1)."""
+    running_means, running_variances = vector(running_means, channels, like), vector(running_variances, channels, like)
+    means, variances = vector(means, channels, like), vector(variances, channels, like)
+    for c in range(channels):
+        running_means[c] = running_means[c] * (1 - momentum) + means[c] * momentum
+        running_variances[c] = running_variances[c] * (1 - momentum) + variances[c] * (momentum * unbiased)
 
 
 @compiled(loop=True)
@@ -488,18 +491,13 @@ def row_sums(first, last, dy, x, means, variances, eps, sums):
 
 
 @compiled(loop=True)
-def backward_rows(first, last, dy, x, dx, weight, means, variances, eps, training, sums, past_cache):
-    """dx of the rows first..last, from the sums over each row of their channels."""
-    one, channels, spare = real(x, 1), x.shape[1], spare_row(dx, past_cache)
-    pool = x.shape[0] * x.shape[2]
+def backward_rows(first, last, dy, x, dx, scale, means, rstds, mean_g, mean_gx, past_cache):
+    """dx of the rows first..last; the others are numbers of a channel each."""
+    channels, spare = x.shape[1], spare_row(dx, past_cache)
     for row in range(first, last):
         i, c = row // channels, row % channels
-        rstd = type(one)(1 / math.sqrt(variances[c] + eps))
-        w, mean_g, mean_gx = weight[c], 0.0, 0.0
-        if training:
-            mean_g, mean_gx = w * sums[0, :, c].sum() / pool, w * sums[1, :, c].sum() / pool
-        mean, out = type(one)(means[c]), spare if past_cache else dx[i, c]
-        backward_number(dy[i, c], x[i, c], out, w, mean, rstd, type(one)(mean_g), type(one)(mean_gx))
+        out = spare if past_cache else dx[i, c]
+        backward_number(dy[i, c], x[i, c], out, scale[c], means[c], rstds[c], mean_g[c], mean_gx[c])
         if past_cache:
             stream(out, dx[i, c])
 
@@ -542,26 +540,26 @@ def batch_norm_backward(
     )
     sums = np.empty((2, n, channels))
     parts = cut(x.size, n * channels, threads)
-    if channels >= parts:
-        share(
-            batch_norm_backward_channels,
-            channels,
-            parts,
-            (dy, x, dx, weight, means, variances, eps, training, sums, is_past_cache(dx)),
-        )
+    by_channels = channels >= parts and positions >= FAR_APART
+    if by_channels:
+        arrays = (dy, x, dx, weight, means, variances, eps, training, sums)
+        share(batch_norm_backward_channels, channels, parts, (*arrays, is_past_cache(dx)))
     else:
         share(row_sums, n * channels, parts, (dy, x, means, variances, eps, sums))
-        if wanted:
-            share(
-                backward_rows,
-                n * channels,
-                parts,
-                (dy, x, dx, weight, means, variances, eps, training, sums, is_past_cache(dx)),
-            )
+    totals = sums.sum(axis=1)
     if dweight:
         dweight, dbias = vector(dweight, channels, wide), vector(dbias, channels, wide)
         for c in range(channels):
-            dbias[c], dweight[c] = sums[0, :, c].sum(), sums[1, :, c].sum()
+            dbias[c], dweight[c] = totals[0, c], totals[1, c]
+    if wanted and not by_channels:
+        rstds, mean_g, mean_gx = np.full(channels, wide), np.full(channels, zero(x)), np.full(channels, zero(x))
+        for c in range(channels):
+            rstds[c] = 1 / math.sqrt(variances[c] + eps)
+            if training:
+                mean_g[c] = weight[c] * totals[0, c] / (n * positions)
+                mean_gx[c] = weight[c] * totals[1, c] / (n * positions)
+        arrays = (dy, x, dx, weight, means, rstds, mean_g, mean_gx)
+        share(backward_rows, n * channels, parts, (*arrays, is_past_cache(dx)))
 
 
 # ---- Batch norm of (rows, C): a channel is a column ------------------------------------------------------------------
@@ -818,6 +816,11 @@ def softmax_backward(dy, y, dx, rows, length, log, threads, like):
 
 
 @compiled()
+def tile_width(length):
+    return min(WIDEST, max(NARROWEST, 4 * BLOCK // max(length, 1) // NARROWEST * NARROWEST))
+
+
+@compiled()
 def column_normalizers(x, left, right, top, log_total):
     """Maximum, and logarithm of the sum of exponentials below it, of the columns left..right of x, (length, inner)."""
     width = right - left
@@ -836,13 +839,14 @@ def column_normalizers(x, left, right, top, log_total):
 
 @compiled(loop=True)
 def softmax_tiles(first, last, x, y, log):
-    tiles = -(-x.shape[2] // TILE_COLUMNS)
-    top, total = np.full(TILE_COLUMNS, zero(x)), np.full(TILE_COLUMNS, zero(x))
-    e = np.full((0 if log else x.shape[1], TILE_COLUMNS), zero(x))
+    width = tile_width(x.shape[1])
+    tiles = -(-x.shape[2] // width)
+    top, total = np.full(width, zero(x)), np.full(width, zero(x))
+    e = np.full((0 if log else x.shape[1], width), zero(x))
     for tile in range(first, last):
-        left = tile % tiles * TILE_COLUMNS
-        right = min(left + TILE_COLUMNS, x.shape[2])
-        width = right - left
+        left = tile % tiles * width
+        right = min(left + width, x.shape[2])
+        columns = right - left
         v, out = x[tile // tiles], y[tile // tiles]
         if log:
             column_normalizers(v, left, right, top, total)
@@ -851,7 +855,7 @@ def softmax_tiles(first, last, x, y, log):
                 for c in range(row.size):
                     row_out[c] = narrow(log_p(row[c], top[c], total[c]), row_out[c])
             continue
-        top[:width], total[:width] = -math.inf, 0
+        top[:columns], total[:columns] = -math.inf, 0
         for k in range(v.shape[0]):
             row = v[k, left:right]
             for c in range(row.size):
@@ -861,7 +865,7 @@ def softmax_tiles(first, last, x, y, log):
             for c in range(row.size):
                 row_e[c] = exp(minus(row[c], top[c]))
                 total[c] += row_e[c]
-        for c in range(width):
+        for c in range(columns):
             total[c] = real(x, 1) / total[c]
         for k in range(v.shape[0]):
             row_e, row_out = e[k], out[k, left:right]
@@ -873,7 +877,7 @@ def softmax_tiles(first, last, x, y, log):
 def softmax_columns(x, y, outer, length, inner, log, threads, like):
     """As softmax, over the middle axis of (outer, length, inner)."""
     shape = (outer, length, inner)
-    tiles = outer * -(-inner // TILE_COLUMNS)
+    tiles = outer * -(-inner // tile_width(length))
     share(
         softmax_tiles,
         tiles,
@@ -884,11 +888,12 @@ def softmax_columns(x, y, outer, length, inner, log, threads, like):
 
 @compiled(loop=True)
 def softmax_backward_tiles(first, last, dy, y, dx, log):
-    tiles = -(-y.shape[2] // TILE_COLUMNS)
-    total = np.full(TILE_COLUMNS, zero(y))
+    width = tile_width(y.shape[1])
+    tiles = -(-y.shape[2] // width)
+    total = np.full(width, zero(y))
     for tile in range(first, last):
-        left = tile % tiles * TILE_COLUMNS
-        right = min(left + TILE_COLUMNS, y.shape[2])
+        left = tile % tiles * width
+        right = min(left + width, y.shape[2])
         i = tile // tiles
         total[:] = 0
         for k in range(y.shape[1]):
@@ -913,7 +918,7 @@ def softmax_backward_tiles(first, last, dy, y, dx, log):
 def softmax_backward_columns(dy, y, dx, outer, length, inner, log, threads, like):
     """As softmax_backward, over the middle axis of (outer, length, inner)."""
     shape = (outer, length, inner)
-    tiles = outer * -(-inner // TILE_COLUMNS)
+    tiles = outer * -(-inner // tile_width(length))
     arrays = (array(dy, shape, like), array(y, shape, like), array(dx, shape, like))
     share(softmax_backward_tiles, tiles, cut(outer * length * inner, tiles, threads), (*arrays, log))
 
@@ -941,11 +946,12 @@ def weighted_sum_of_losses(x, column, top, log_total, weight):
 def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, log_totals, losses, weights):
     """Loss and weight (float64) of each target. A weight of -inf marks a target that is no class."""
     classes, inner = x.shape[1], x.shape[2]
-    tiles = -(-inner // TILE_COLUMNS)
+    width = tile_width(classes)
+    tiles = -(-inner // width)
     one = real(x, 1)
     for tile in range(first, last):
-        i, left = tile // tiles, tile % tiles * TILE_COLUMNS
-        right = min(left + TILE_COLUMNS, inner)
+        i, left = tile // tiles, tile % tiles * width
+        right = min(left + width, inner)
         if inner > 1:
             column_normalizers(x[i], left, right, tops[i, left:right], log_totals[i, left:right])
         for c in range(left, right):
@@ -980,7 +986,7 @@ def cross_entropy(
     targets = array(targets, (outer, inner), 0)
     tops, log_totals = array(tops, (outer, inner), wide), array(log_totals, (outer, inner), wide)
     losses, weights = np.empty((outer, inner)), np.empty((outer, inner))
-    tiles = outer * -(-inner // TILE_COLUMNS)
+    tiles = outer * -(-inner // tile_width(classes))
     arrays = (x, targets, vector(weight, classes, wide), ignore, smoothing, tops, log_totals, losses, weights)
     share(losses_of_tiles, tiles, cut(x.size, tiles, threads), arrays)
     total, total_weight = 0.0, 0.0
@@ -1060,12 +1066,13 @@ def cross_entropy_backward_tiles(
 ):
     """The classes lie `inner` apart."""
     classes, inner = x.shape[1], x.shape[2]
-    tiles = -(-inner // TILE_COLUMNS)
-    one, room = real(x, 1), np.full((3, TILE_COLUMNS), zero(x))
+    width = tile_width(classes)
+    tiles = -(-inner // width)
+    one, room = real(x, 1), np.full((3, width), zero(x))
     to_p, evenly, to_target = room[0], room[1], room[2]
     for tile in range(first, last):
-        i, left = tile // tiles, tile % tiles * TILE_COLUMNS
-        right = min(left + TILE_COLUMNS, inner)
+        i, left = tile // tiles, tile % tiles * width
+        right = min(left + width, inner)
         top, log_total = tops[i, left:right], log_totals[i, left:right]
         for c in range(right - left):
             dloss = dlosses[0, 0] if dlosses.size == 1 else dlosses[i, left + c]
@@ -1127,5 +1134,5 @@ def cross_entropy_backward(
     if inner == 1:
         share(cross_entropy_backward_rows, outer, cut(x.size, outer, threads), (*arrays, is_past_cache(dx)))
     else:
-        tiles = outer * -(-inner // TILE_COLUMNS)
+        tiles = outer * -(-inner // tile_width(classes))
         share(cross_entropy_backward_tiles, tiles, cut(x.size, tiles, threads), arrays)

@@ -67,7 +67,7 @@ def _takes(x, *parameters):
     if kind is not None and kind is not dtype and kind is not _WIDE[dtype]:
         return False
     # Transforms of torch.func, and forward-mode differentiation.
-    return _transforms() is None and forward_ad._current_level < 0
+    return not _transforms() and forward_ad._current_level < 0
 
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
@@ -81,17 +81,24 @@ def _eager(x):
         and type(x) in _PLAIN
         and x.is_cpu
         and not _dispatch_modes()
-        and _transforms() is None
+        and not _transforms()
+        and _tracing() is None
     )
 
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
-_transforms = torch._C._functorch.peek_interpreter_stack
+_transforms = torch._C._are_functorch_transforms_active
+_tracing = torch._C._get_tracing_state
+
+
+def _direct(ctx, dy):
+    """Whether a backward may call its kernel directly, the forward having done so."""
+    return ctx.eager and type(dy) is torch.Tensor and not _dispatch_modes()
 
 
 def _wants_formula(dy):
     """Whether a backward must be written in PyTorch's operations: for second derivatives, and for batched ones."""
-    return torch.is_grad_enabled() or _transforms() is not None or torch._C._functorch.is_legacy_batchedtensor(dy)
+    return torch.is_grad_enabled() or _transforms() or torch._C._functorch.is_legacy_batchedtensor(dy)
 
 
 def _wants_graph(x, weight=None, bias=None):
@@ -275,7 +282,8 @@ def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centred)
 class _RowNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, spec, statistics):
-        forward = _row_norm_forward if _eager(x) else _ops.row_norm_forward.default
+        ctx.eager = _eager(x)
+        forward = _row_norm_forward if ctx.eager else _ops.row_norm_forward.default
         y, own_statistics = forward(x, weight, bias, *spec)
         ctx.save_for_backward(x, weight, bias, own_statistics)
         ctx.spec = spec
@@ -289,7 +297,7 @@ class _RowNorm(Function):
         if _wants_formula(dy):
             dx, dweight, dbias = _row_norm_gradient(dy, x, weight, *ctx.spec)
         else:
-            backward = _row_norm_backward if _eager(dy) and _eager(x) else _ops.row_norm_backward.default
+            backward = _row_norm_backward if _direct(ctx, dy) else _ops.row_norm_backward.default
             want = (want_x, want_weight or want_bias)
             dx, dweight, dbias = backward(dy, x, weight, statistics, *ctx.spec, *want)
         return dx if want_x else None, _like(dweight, weight, want_weight), _like(dbias, bias, want_bias), None, None
@@ -304,7 +312,7 @@ def _like(gradient, parameter, wanted):
     """The gradient of a parameter, in its shape and type; None where it is not wanted."""
     if not wanted:
         return None
-    if parameter.dim() == 1 and parameter.dtype is gradient.dtype:
+    if gradient.shape == parameter.shape and gradient.dtype is parameter.dtype:
         return gradient
     return gradient.reshape(parameter.shape).to(parameter.dtype)
 
@@ -586,7 +594,8 @@ def _batch_norm_gradient(dy, x, weight, means, variances, eps, training):
 class _BatchNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, means, variances, eps, statistics):
-        forward = _batch_norm_forward if _eager(x) else _ops.batch_norm_forward.default
+        ctx.eager = _eager(x)
+        forward = _batch_norm_forward if ctx.eager else _ops.batch_norm_forward.default
         y, *own_statistics = forward(x, weight, bias, means, variances, eps)
         ctx.training, ctx.eps = means is None, eps
         if ctx.training:
@@ -602,7 +611,7 @@ class _BatchNorm(Function):
         if _wants_formula(dy):
             dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, means, variances, ctx.eps, ctx.training)
         else:
-            backward = _batch_norm_backward if _eager(dy) and _eager(x) else _ops.batch_norm_backward.default
+            backward = _batch_norm_backward if _direct(ctx, dy) else _ops.batch_norm_backward.default
             want = (want_x, want_weight or want_bias)
             dx, dweight, dbias = backward(dy, x, weight, means, variances, ctx.eps, ctx.training, *want)
         dweight, dbias = _like(dweight, weight, want_weight), _like(dbias, bias, want_bias)
@@ -633,10 +642,15 @@ _operator(
 
 def _update(running_mean, running_var, means, variances, momentum, n):
     """Move the running statistics towards those of a batch of n values a channel; the variance in its unbiased form."""
+    unbiased, four = n / (n - 1), (running_mean, running_var, means, variances)
+    if _eager(running_mean) and all(t.dtype is means.dtype and t.is_contiguous() for t in four):
+        addresses = [t.data_ptr() for t in four]
+        cpu.move(*addresses, means.numel(), momentum, unbiased, _LIKE[means.dtype])
+        increment_version((running_mean, running_var))
+        return
     with torch.no_grad():
-        kept = 1 - momentum
-        running_mean.mul_(kept).add_(means, alpha=momentum)
-        running_var.mul_(kept).add_(variances, alpha=momentum * n / (n - 1))
+        running_mean.mul_(1 - momentum).add_(means, alpha=momentum)
+        running_var.mul_(1 - momentum).add_(variances, alpha=momentum * unbiased)
 
 
 def batch_norm(
@@ -747,7 +761,8 @@ def _softmax_backward(dy, y, dim, log):
 class _Softmax(Function):
     @staticmethod
     def forward(ctx, x, dim, log):
-        y = (_softmax if _eager(x) else _ops.softmax_forward.default)(x, dim, log)
+        ctx.eager = _eager(x)
+        y = (_softmax if ctx.eager else _ops.softmax_forward.default)(x, dim, log)
         ctx.save_for_backward(y)
         ctx.dim, ctx.log = dim, log
         return y
@@ -756,7 +771,7 @@ class _Softmax(Function):
     def backward(ctx, dy):
         (y,), dim = ctx.saved_tensors, ctx.dim
         if not _wants_formula(dy):
-            backward = _softmax_backward if _eager(dy) and _eager(y) else _ops.softmax_backward.default
+            backward = _softmax_backward if _direct(ctx, dy) else _ops.softmax_backward.default
             return backward(dy, y, dim, ctx.log), None, None
         if ctx.log:
             return dy - y.exp() * dy.sum(dim, keepdim=True), None, None
@@ -899,7 +914,8 @@ def _cross_entropy_gradient(dloss, x, target, weight, reduction, ignore_index, l
 class _CrossEntropy(Function):
     @staticmethod
     def forward(ctx, x, target, weight, spec, saved):
-        forward = _cross_entropy_forward if _eager(x) else _ops.cross_entropy_forward.default
+        ctx.eager = _eager(x)
+        forward = _cross_entropy_forward if ctx.eager else _ops.cross_entropy_forward.default
         loss, own_saved = forward(x, target, weight, *spec)
         ctx.save_for_backward(x, target, weight, own_saved)
         ctx.spec = spec
@@ -912,8 +928,7 @@ class _CrossEntropy(Function):
         if _wants_formula(dloss):
             dx = _cross_entropy_gradient(dloss, x, target, weight, *ctx.spec)
         else:
-            eager = _eager(dloss) and _eager(x)
-            backward = _cross_entropy_backward if eager else _ops.cross_entropy_backward.default
+            backward = _cross_entropy_backward if _direct(ctx, dloss) else _ops.cross_entropy_backward.default
             dx = backward(dloss, x, target, weight, saved, *ctx.spec[1:])
         return dx, None, None, None, None
 
