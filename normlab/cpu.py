@@ -208,7 +208,7 @@ def pick(numbers, i, otherwise):
 # and bias are as long as the row. In group and instance norm row r is group r % groups, which has channels of its own.
 
 
-@compiled(loop=True)
+@compiled()
 def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centred, past_cache):
     one, spare = real(x, 1), spare_row(y, past_cache)
     for row in range(first, last):
@@ -223,7 +223,7 @@ def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, cent
             stream(out, y[row])
 
 
-@compiled(loop=True)
+@compiled()
 def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, past_cache):
     """x: (rows, channels, positions); weight and bias: (groups, channels)."""
     one, groups, group = real(x, 1), weight.shape[0], first % weight.shape[0]
@@ -302,7 +302,7 @@ def backward_number(dy, x, dx, weight, mean, rstd, mean_g, mean_gx):
         dx[j] = narrow(rstd * (widen(dy[j]) * weight - mean_g - x_hat * mean_gx), dx[j])
 
 
-@compiled(loop=True)
+@compiled()
 def layer_norm_backward_parts(
     first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, per_part, past_cache
 ):
@@ -335,7 +335,7 @@ def flush(added, totals):
             added[i, j] = 0
 
 
-@compiled(loop=True)
+@compiled()
 def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, eps, sums, past_cache):
     """sums, (2, rows, channels) in float64, gets the sums of dy and of dy * x_hat over each channel of each row."""
     one, groups, group = real(x, 1), weight.shape[0], first % weight.shape[0]
@@ -414,7 +414,7 @@ def merge_rows(row_means, row_squares, positions, means, variances):
         means[c], variances[c] = mean[c], squares[c] / (n * positions)
 
 
-@compiled(loop=True)
+@compiled()
 def row_statistics(first, last, x, row_means, row_squares):
     """Of the rows first..last of [N * C] rows."""
     channels = x.shape[1]
@@ -423,7 +423,7 @@ def row_statistics(first, last, x, row_means, row_squares):
         row_means[i, c], row_squares[i, c] = moments(x[i, c])
 
 
-@compiled(loop=True)
+@compiled()
 def normalize_rows(first, last, x, y, weight, bias, means, variances, eps, past_cache):
     one, channels, spare = real(x, 1), x.shape[1], spare_row(y, past_cache)
     for row in range(first, last):
@@ -435,7 +435,7 @@ def normalize_rows(first, last, x, y, weight, bias, means, variances, eps, past_
             stream(out, y[i, c])
 
 
-@compiled(loop=True)
+@compiled()
 def batch_norm_channels(first, last, x, y, weight, bias, means, variances, eps, past_cache):
     one, spare = real(x, 1), spare_row(y, past_cache)
     for c in range(first, last):
@@ -480,7 +480,7 @@ def move(running_means, running_variances, means, variances, channels, momentum,
         running_variances[c] = running_variances[c] * (1 - momentum) + variances[c] * (momentum * unbiased)
 
 
-@compiled(loop=True)
+@compiled()
 def row_sums(first, last, dy, x, means, variances, eps, sums):
     """sums[0] and sums[1], [N, C]: of dy and of dy * x_hat over each row."""
     one, channels = real(x, 1), x.shape[1]
@@ -490,7 +490,7 @@ def row_sums(first, last, dy, x, means, variances, eps, sums):
         sums[0, i, c], sums[1, i, c] = project_number(dy[i, c], x[i, c], type(one)(means[c]), rstd)
 
 
-@compiled(loop=True)
+@compiled()
 def backward_rows(first, last, dy, x, dx, scale, means, rstds, mean_g, mean_gx, past_cache):
     """dx of the rows first..last; the others are numbers of a channel each."""
     channels, spare = x.shape[1], spare_row(dx, past_cache)
@@ -502,7 +502,7 @@ def backward_rows(first, last, dy, x, dx, scale, means, rstds, mean_g, mean_gx, 
             stream(out, dx[i, c])
 
 
-@compiled(loop=True)
+@compiled()
 def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variances, eps, training, sums, past_cache):
     one, spare = real(x, 1), spare_row(dx, past_cache)
     for c in range(first, last):
@@ -585,7 +585,7 @@ def tile_moments(x, top, bottom, left, mean, rest, squares):
             squares[c] += d * d
 
 
-@compiled(loop=True)
+@compiled()
 def column_statistics(first_part, last_part, x, part_means, part_squares):
     """Mean and sum of squared deviations of the rows of each part, [part, C]."""
     rows, n_parts = x.shape[0], part_means.shape[0]
@@ -609,7 +609,7 @@ def column_statistics(first_part, last_part, x, part_means, part_squares):
                     total[c] += squares[c] - np.float64(rest[c]) * rest[c] / k + apart * apart * (n * share_of_tile)
 
 
-@compiled(loop=True)
+@compiled()
 def normalize_columns(first, last, x, y, means, scale, shift, past_cache):
     """y = (x - mean) * scale + shift with a mean, a scale and a shift for each column."""
     spare = spare_row(y, past_cache)
@@ -646,7 +646,7 @@ def batch_norm_columns(x, y, weight, bias, means, variances, rows, channels, eps
     share(normalize_columns, rows, parts, (x, y, means, scale, shift, is_past_cache(y)))
 
 
-@compiled(loop=True)
+@compiled()
 def column_sums(first_part, last_part, dy, x, means, sums):
     """sums[part], (2, C): of dy and of dy * (x - mean) over the rows of each part."""
     rows, n_parts = x.shape[0], sums.shape[0]
@@ -664,7 +664,7 @@ def column_sums(first_part, last_part, dy, x, means, sums):
         flush(added, sums[part])
 
 
-@compiled(loop=True)
+@compiled()
 def backward_columns(first, last, dy, x, dx, means, scale, mean_g, slope, past_cache):
     """dx = scale * (dy - mean_g - (x - mean) * slope), each a number a column."""
     spare = spare_row(dx, past_cache)
@@ -715,6 +715,11 @@ def log_p(x, top, log_total):
     return (widen(x) - top) - log_total
 
 
+@compiled(EXACT_ORDER)
+def minus_log_p(x, top, log_total):
+    return log_total - (widen(x) - top)
+
+
 @compiled()
 def largest(x):
     top = type(zero(x))(-math.inf)
@@ -731,7 +736,7 @@ def sum_of_exp(x, top):
     return total
 
 
-@compiled(loop=True)
+@compiled()
 def softmax_rows(first, last, x, y, past_cache):
     e, spare = np.full(x.shape[1], zero(x)), spare_row(y, past_cache)
     for row in range(first, last):
@@ -747,7 +752,7 @@ def softmax_rows(first, last, x, y, past_cache):
             stream(out, y[row])
 
 
-@compiled(loop=True)
+@compiled()
 def log_softmax_rows(first, last, x, y, past_cache):
     spare = spare_row(y, past_cache)
     for row in range(first, last):
@@ -771,7 +776,7 @@ def softmax(x, y, rows, length, log, threads, like):
         share(softmax_rows, rows, parts, (x, y, is_past_cache(y)))
 
 
-@compiled(loop=True)
+@compiled()
 def softmax_backward_rows(first, last, dy, y, dx, past_cache):
     spare = spare_row(dx, past_cache)
     for row in range(first, last):
@@ -785,7 +790,7 @@ def softmax_backward_rows(first, last, dy, y, dx, past_cache):
             stream(out, dx[row])
 
 
-@compiled(loop=True)
+@compiled()
 def log_softmax_backward_rows(first, last, dy, y, dx, past_cache):
     spare = spare_row(dx, past_cache)
     for row in range(first, last):
@@ -837,7 +842,7 @@ def column_normalizers(x, left, right, top, log_total):
         log_total[c] = math.log(log_total[c])
 
 
-@compiled(loop=True)
+@compiled()
 def softmax_tiles(first, last, x, y, log):
     width = tile_width(x.shape[1])
     tiles = -(-x.shape[2] // width)
@@ -886,7 +891,7 @@ def softmax_columns(x, y, outer, length, inner, log, threads, like):
     )
 
 
-@compiled(loop=True)
+@compiled()
 def softmax_backward_tiles(first, last, dy, y, dx, log):
     width = tile_width(y.shape[1])
     tiles = -(-y.shape[2] // width)
@@ -938,11 +943,11 @@ def weighted_sum_of_losses(x, column, top, log_total, weight):
     """Sum over the classes of w * -log p."""
     total = zero(x)
     for k in range(x.shape[0]):
-        total += -log_p(x[k, column], top, log_total) * pick(weight, k, real(x, 1))
+        total += minus_log_p(x[k, column], top, log_total) * pick(weight, k, real(x, 1))
     return np.float64(total)
 
 
-@compiled(loop=True)
+@compiled()
 def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, log_totals, losses, weights):
     """Loss and weight (float64) of each target. A weight of -inf marks a target that is no class."""
     classes, inner = x.shape[1], x.shape[2]
@@ -968,7 +973,7 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
                 tops[i, 0] = largest(row)
                 log_totals[i, 0] = math.log(sum_of_exp(row, tops[i, 0]))
             weights[i, c] = pick(weight, target, one)
-            loss = -np.float64(log_p(x[i, target, c], tops[i, c], log_totals[i, c])) * weights[i, c]
+            loss = np.float64(minus_log_p(x[i, target, c], tops[i, c], log_totals[i, c])) * weights[i, c]
             if smoothing > 0:
                 rest = weighted_sum_of_losses(x[i], c, tops[i, c], log_totals[i, c], weight)
                 loss = (1 - smoothing) * loss + smoothing / classes * rest
@@ -1018,7 +1023,7 @@ def loss_slopes(x, dloss, divisor, weight, target, ignore, smoothing, classes, s
     return to_target * pick(weight, target, real(x, 1)) + evenly * sum_of_weights, evenly, to_target
 
 
-@compiled(loop=True)
+@compiled()
 def cross_entropy_backward_rows(
     first,
     last,
@@ -1060,7 +1065,7 @@ def cross_entropy_backward_rows(
             stream(out, dx[i].reshape(classes))
 
 
-@compiled(loop=True)
+@compiled()
 def cross_entropy_backward_tiles(
     first, last, dlosses, divisor, x, dx, targets, weight, ignore, smoothing, tops, log_totals, sum_of_weights
 ):

@@ -61,7 +61,7 @@ def _takes(x, *parameters):
     kind = None
     for parameter in parameters:
         if parameter is not None:
-            if kind is not None and parameter.dtype is not kind:
+            if (kind is not None and parameter.dtype is not kind) or not _beside(x, parameter):
                 return False
             kind = parameter.dtype
     if kind is not None and kind is not dtype and kind is not _WIDE[dtype]:
@@ -70,20 +70,23 @@ def _takes(x, *parameters):
     return not _transforms() and forward_ad._current_level < 0
 
 
+def _beside(x, other):
+    """Whether a tensor stands where x does. The kernels believe addresses: all that PyTorch checks is checked before."""
+    return other.device == x.device and other.layout is torch.strided
+
+
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
 
 
-def _eager(x):
+def _eager(*tensors):
     """Whether nobody watches operators: no compiler, no fake tensors, no modes. Then the kernels are called directly,
-    which saves a small input half its time."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(x) in _PLAIN
-        and x.is_cpu
-        and not _dispatch_modes()
-        and not _transforms()
-        and _tracing() is None
-    )
+    which saves a small input half its time. Everything else, as tensors of other classes, takes the operators' way."""
+    if torch.compiler.is_compiling() or _dispatch_modes() or _transforms() or _tracing() is not None:
+        return False
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()):
+            return False
+    return tensors[0].is_cpu
 
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -93,7 +96,8 @@ _tracing = torch._C._get_tracing_state
 
 def _direct(ctx, dy):
     """Whether a backward may call its kernel directly, the forward having done so."""
-    return ctx.eager and type(dy) is torch.Tensor and not _dispatch_modes()
+    plain = type(dy) is torch.Tensor and not dy.is_neg() and not dy._is_zerotensor()
+    return ctx.eager and plain and not _dispatch_modes()
 
 
 def _wants_formula(dy):
@@ -109,7 +113,8 @@ def _wants_graph(x, weight=None, bias=None):
 
 def _checked_out(out, x, *parameters):
     """`out`, if a result like x can be written to it."""
-    if out.dtype != x.dtype or out.shape != x.shape or out.device != x.device or out.is_neg():
+    unfit = not torch.compiler.is_compiling() and out.is_neg()
+    if unfit or out.dtype != x.dtype or out.shape != x.shape or not _beside(x, out):
         raise RuntimeError(
             f"out must be like the result, {tuple(x.shape)} of {x.dtype} on {x.device}: "
             f"it is {tuple(out.shape)} of {out.dtype} on {out.device}"
@@ -282,7 +287,7 @@ def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centred)
 class _RowNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, spec, statistics):
-        ctx.eager = _eager(x)
+        ctx.eager = _eager(x, weight, bias)
         forward = _row_norm_forward if ctx.eager else _ops.row_norm_forward.default
         y, own_statistics = forward(x, weight, bias, *spec)
         ctx.save_for_backward(x, weight, bias, own_statistics)
@@ -339,7 +344,7 @@ _operator(
 
 
 def _row_norm(x, weight, bias, out, *spec):
-    if not _eager(x):
+    if not _eager(x, weight, bias, out):
         if out is None:
             return _ops.row_norm.default(x, weight, bias, *spec)[0]
         _ops.row_norm_out.default(x, weight, bias, *spec, out=_checked_out(out, x, weight, bias))
@@ -484,7 +489,7 @@ def instance_norm(
         return _row_norm(input, weight, bias, out, *spec)
     if out is not None:
         _checked_out(out, input, weight, bias)
-    operator = _differentiable_row_norm if _eager(input) else _ops.row_norm.default
+    operator = _differentiable_row_norm if _eager(input, weight, bias) else _ops.row_norm.default
     y, statistics = operator(input, weight, bias, *spec)
     means, variances = statistics.reshape(2, *shape[:2]).mean(1)
     _update(running_mean, running_var, means, variances, momentum, positions)
@@ -594,7 +599,7 @@ def _batch_norm_gradient(dy, x, weight, means, variances, eps, training):
 class _BatchNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, means, variances, eps, statistics):
-        ctx.eager = _eager(x)
+        ctx.eager = _eager(x, weight, bias, means, variances)
         forward = _batch_norm_forward if ctx.eager else _ops.batch_norm_forward.default
         y, *own_statistics = forward(x, weight, bias, means, variances, eps)
         ctx.training, ctx.eps = means is None, eps
@@ -643,7 +648,7 @@ _operator(
 def _update(running_mean, running_var, means, variances, momentum, n):
     """Move the running statistics towards those of a batch of n values a channel; the variance in its unbiased form."""
     unbiased, four = n / (n - 1), (running_mean, running_var, means, variances)
-    if _eager(running_mean) and all(t.dtype is means.dtype and t.is_contiguous() for t in four):
+    if _eager(*four) and all(t.dtype is means.dtype and t.is_contiguous() for t in four):
         addresses = [t.data_ptr() for t in four]
         cpu.move(*addresses, means.numel(), momentum, unbiased, _LIKE[means.dtype])
         increment_version((running_mean, running_var))
@@ -696,14 +701,15 @@ def batch_norm(
     ):
         return _by_torch(torch_functional.batch_norm, out, input, *own, weight, bias, training, momentum, eps)
     arguments = (input, weight, bias, *((None, None) if training else own), eps)
+    eager = _eager(input, weight, bias, *own, out)
     if out is not None:
         y = _checked_out(out, input, weight, bias)
-        if _eager(input):
+        if eager:
             increment_version(out)
             means, variances = _batch_norm_out(*arguments, out=out)
         else:
             means, variances = _ops.batch_norm_out.default(*arguments, out=out)
-    elif not _eager(input):
+    elif not eager:
         y, means, variances = _ops.batch_norm.default(*arguments)
     elif _wants_graph(input, weight, bias):
         y, means, variances = _differentiable_batch_norm(*arguments)
@@ -803,7 +809,7 @@ def _any_softmax(log, own, torch_function, input, dim, stacklevel, dtype, out):
     if not -axes <= dim < axes or not _takes(x):
         return _by_torch(torch_function, out, input, dim, dtype=dtype)
     dim %= axes
-    if not _eager(x):
+    if not _eager(x, out):
         if out is None:
             return _ops.softmax.default(x, dim, log)
         _ops.softmax_out.default(x, dim, log, out=_checked_out(out, x))
@@ -914,7 +920,7 @@ def _cross_entropy_gradient(dloss, x, target, weight, reduction, ignore_index, l
 class _CrossEntropy(Function):
     @staticmethod
     def forward(ctx, x, target, weight, spec, saved):
-        ctx.eager = _eager(x)
+        ctx.eager = _eager(x, target, weight)
         forward = _cross_entropy_forward if ctx.eager else _ops.cross_entropy_forward.default
         loss, own_saved = forward(x, target, weight, *spec)
         ctx.save_for_backward(x, target, weight, own_saved)
@@ -990,6 +996,7 @@ def cross_entropy(
             and (weight.shape != input.shape[axis : axis + 1] or weight.requires_grad or weight.dtype != input.dtype)
         )
         or not _takes(input, weight)
+        or not _beside(input, target)
     ):
         return torch_functional.cross_entropy(*everything)
     indices = target.dtype is torch.int64 or target.dtype is torch.uint8
@@ -1010,7 +1017,7 @@ def cross_entropy(
 
 
 def _cross_entropy_of_indices(x, target, weight, reduction, ignore_index, label_smoothing):
-    if not _eager(x):
+    if not _eager(x, target, weight):
         operator = _ops.cross_entropy.default
     else:
         operator = _differentiable_cross_entropy if _wants_graph(x) else _cross_entropy_forward

@@ -93,14 +93,13 @@ class Cache(FunctionCache):
             super().save_overload(sig, data)
 
 
-def compiled(fastmath=FAST, entry=False, loop=False):
+def compiled(fastmath=FAST, entry=False):
     """A decorator: Numba compiles the function at its first call with given types. An `entry` is called from Python: it
-    releases the interpreter's lock while it runs, and its machine code is kept on disk. A `loop` is what share() runs.
-    Everything else is compiled into its callers, where the loops can be vectorized for the arrays at hand."""
+    releases the interpreter's lock while it runs, and its machine code is kept on disk. Everything else is compiled into
+    the entry that uses it, so that there is one version of it, the same in the next process."""
 
     def decorate(function):
-        inline = not (entry or loop)
-        dispatcher = numba.njit(fastmath=fastmath, error_model="numpy", nogil=entry, forceinline=inline)(function)
+        dispatcher = numba.njit(fastmath=fastmath, error_model="numpy", nogil=entry, forceinline=not entry)(function)
         if entry:
             # No writable folder at all (RuntimeError in Numba): every process compiles for itself.
             with contextlib.suppress(RuntimeError, OSError, NumbaError):

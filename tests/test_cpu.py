@@ -438,6 +438,27 @@ def test_any_number_of_threads(loop, threads, set_threads):
             close(found, numbers(right), numbers(yardstick))
 
 
+PAST_CACHE = [(loop, torch.float32) for loop in LOOPS] + [(loop, torch.bfloat16) for loop in ("rows", "softmax")]
+
+
+@pytest.mark.parametrize(("loop", "dtype"), PAST_CACHE, ids=str)
+def test_results_larger_than_the_cache(loop, dtype):
+    """They are stored on a way of their own. The same examples again and again have the same statistics."""
+    op, x, weight, bias, dy = loop_inputs(loop, dtype)
+    axis = 1 if op.endswith("of columns") else 0
+    times = jit.PAST_CACHE // x.nbytes + 1
+
+    def repeated(t):
+        return torch.cat([t] * times, axis)
+
+    few = both_directions(F, op, x, weight, bias, dy)
+    many = both_directions(F, op, repeated(x), weight, bias, repeated(dy) if dy.dim() else dy * times)
+    for once, often in zip(few[:2], many[:2], strict=True):
+        again = repeated(once) if once.dim() else once
+        assert again.stride() == often.stride()
+        assert (again - often).abs().max() <= 16 * torch.finfo(dtype).eps * once.abs().max()
+
+
 def same_bits(first, second):
     return all(a is b is None or torch.equal(a, b) for a, b in zip(first, second, strict=True))
 

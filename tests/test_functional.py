@@ -410,15 +410,15 @@ def operator_samples():
     w, b = torch.randn(6), torch.randn(6)
     layer, group = (1, 6, 1, 1e-5, True), (3, 2, 12, 1e-5, True)
     for spec, shape in ((layer, (4, 6)), (group, (2, 6, 3, 4))):
-        x, stats = torch.randn(shape), [torch.rand(4 if spec is layer else 6) for _ in range(2)]
+        x, stats = torch.randn(shape), torch.rand(2, 4 if spec is layer else 6)
         yield ops.row_norm, (leaf(shape), leaf(6), leaf(6), *spec), {}
         yield ops.row_norm, (leaf(shape), None, leaf(6), *spec), {}
         yield ops.row_norm, (x, leaf(6), None, *spec), {}
         yield ops.row_norm_forward, (x, w, b, *spec), {}
         yield ops.row_norm_out, (x, w, None, *spec), {"out": torch.empty(shape)}
-        yield ops.row_norm_backward, (torch.randn(shape), x, w, *stats, *spec, True, True), {}
-        yield ops.row_norm_backward, (torch.randn(shape), x, None, *stats, *spec, False, True), {}
-        yield ops.row_norm_backward, (torch.randn(shape), x, None, *stats, *spec, True, False), {}
+        yield ops.row_norm_backward, (torch.randn(shape), x, w, stats, *spec, True, True), {}
+        yield ops.row_norm_backward, (torch.randn(shape), x, None, stats, *spec, False, True), {}
+        yield ops.row_norm_backward, (torch.randn(shape), x, None, stats, *spec, True, False), {}
     yield ops.row_norm, (image.detach().requires_grad_(), None, None, *group), {}
     yield ops.row_norm, (leaf(0, 6), leaf(6), None, *layer), {}
     yield ops.row_norm, (torch.randn(4, 6).bfloat16().requires_grad_(), leaf(6), leaf(6), *layer), {}

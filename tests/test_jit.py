@@ -52,15 +52,13 @@ def test_the_second_process_compiles_nothing(cache):
     assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["1", "0"]
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "replaced"])
-def test_a_damaged_cache_is_compiled_again(cache, damage):
+def test_a_damaged_cache_is_compiled_again(cache):
     files = list(cache.rglob("*.nbc"))
     assert files
     for path in files:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
-        changed = {"flipped": content, "cut": content[:-100], "emptied": b"", "replaced": b"not a cache"}
-        path.write_bytes(changed[damage])
+        path.write_bytes(content)
     assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["0", "1"]
     assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["1", "0"], "what was compiled again was not kept"
 
@@ -90,6 +88,11 @@ def test_cache_files_hold_what_was_saved_and_nothing_else(tmp_path):
     assert files.load("key") == {"code": 1}
     assert list(tmp_path.iterdir()) == [files.path("key")], "a temporary file was left"
     assert jit.CacheFiles(tmp_path, "kernel", "newer").load("key") is None, "stale code was taken"
+    whole = files.path("key").read_bytes()
+    for damaged in (b"", b"not a cache", whole[:-1], whole[:40] + b"?" + whole[41:], b"?" + whole[1:]):
+        files.path("key").write_bytes(damaged)
+        assert files.load("key") is None
+    files.path("key").write_bytes(whole)
     files.path("key").rename(files.path("another key"))
     assert files.load("another key") is None, "code of another signature was taken"
     files.flush()
@@ -118,14 +121,14 @@ def test_small_loops_are_not_shared_and_large_ones_are():
     assert jit.cut.py_func(0, 0, 4) == 1
 
 
-@jit.compiled(loop=True)
+@jit.compiled()
 def _note(first, last, owner, seen):
     for row in range(first, last):
         owner[row] = first
         seen[row] += 1
 
 
-@jit.compiled()
+@jit.compiled(entry=True)
 def _share(rows, parts, owner, seen):
     jit.share(_note, rows, parts, (owner, seen))
 
