@@ -182,6 +182,17 @@ def sum_of_squares(x):
     return total
 
 
+@compiled()
+def totals_of(sums):
+    """(2, n, channels) to (2, channels), added in order."""
+    totals = np.zeros((2, sums.shape[2]))
+    for which in range(2):
+        for i in range(sums.shape[1]):
+            for c in range(sums.shape[2]):
+                totals[which, c] += sums[which, i, c]
+    return totals
+
+
 # ---- y = (x - mean) * scale + shift ----------------------------------------------------------------------------------
 
 
@@ -306,11 +317,11 @@ def backward_number(dy, x, dx, weight, mean, rstd, mean_g, mean_gx):
 def layer_norm_backward_parts(
     first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, per_part, past_cache
 ):
-    """The rows of each part. Its dweight and dbias go to per_part[part], (2, length), float64."""
+    """The rows of each part. Its dweight and dbias go to per_part[:, part], (2, length), float64."""
     one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
-    rows, n_parts, spare = x.shape[0], per_part.shape[0], spare_row(dx, past_cache)
+    rows, n_parts, spare = x.shape[0], per_part.shape[1], spare_row(dx, past_cache)
     for part in range(first_part, last_part):
-        added = np.full(per_part.shape[1:], zero(x))
+        added = np.full((2, x.shape[1]), zero(x))
         dweight, dbias = added[0], added[1]
         for row in range(rows * part // n_parts, rows * (part + 1) // n_parts):
             mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
@@ -323,8 +334,8 @@ def layer_norm_backward_parts(
                 if past_cache:
                     stream(out, dx[row])
             if row % FLUSH == FLUSH - 1:
-                flush(added, per_part[part])
-        flush(added, per_part[part])
+                flush(added, per_part[:, part])
+        flush(added, per_part[:, part])
 
 
 @compiled()
@@ -375,17 +386,17 @@ def row_norm_backward(
     means, variances = vector(means, rows, wide), vector(variances, rows, wide)
     parts, past_cache = cut(x.size, rows, threads), is_past_cache(dx)
     if groups == 1 and positions == 1:
-        flat, per_part = (rows, channels), np.zeros((parts, 2, size))
+        flat, per_part = (rows, channels), np.zeros((2, parts, size))
         arrays = (dy.reshape(flat), x.reshape(flat), dx.reshape((len(dx), channels)), weight, means, variances)
         share(layer_norm_backward_parts, parts, parts, (*arrays, eps, centred, per_part, past_cache))
-        totals = per_part.sum(axis=0)
+        totals = totals_of(per_part)
         for c in range(dweight.size):
             dweight[c], dbias[c] = totals[0, c], totals[1, c]
         return
     sums = np.empty((2, rows, channels))
     arrays = (dy, x, dx, weight.reshape((groups, channels)), means, variances)
     share(group_norm_backward_rows, rows, parts, (*arrays, eps, sums, past_cache))
-    totals = sums.reshape((2, rows // groups, size)).sum(axis=1)
+    totals = totals_of(sums.reshape((2, rows // groups, size)))
     for c in range(dweight.size):
         dbias[c], dweight[c] = totals[0, c], totals[1, c]
 
@@ -546,7 +557,7 @@ def batch_norm_backward(
         share(batch_norm_backward_channels, channels, parts, (*arrays, is_past_cache(dx)))
     else:
         share(row_sums, n * channels, parts, (dy, x, means, variances, eps, sums))
-    totals = sums.sum(axis=1)
+    totals = totals_of(sums)
     if dweight:
         dweight, dbias = vector(dweight, channels, wide), vector(dbias, channels, wide)
         for c in range(channels):
@@ -570,7 +581,8 @@ def batch_norm_backward(
 def tile_moments(x, top, bottom, left, mean, rest, squares):
     """Of each column of the tile that begins at row `top` and column `left`: mean, sum of the deviations from it (not
     0: it was rounded) and sum of their squares."""
-    mean[:], rest[:], squares[:] = 0, 0, 0
+    for c in range(mean.size):
+        mean[c], rest[c], squares[c] = 0, 0, 0
     for r in range(top, bottom):
         row = x[r, left : left + mean.size]
         for c in range(row.size):
@@ -648,8 +660,8 @@ def batch_norm_columns(x, y, weight, bias, means, variances, rows, channels, eps
 
 @compiled()
 def column_sums(first_part, last_part, dy, x, means, sums):
-    """sums[part], (2, C): of dy and of dy * (x - mean) over the rows of each part."""
-    rows, n_parts = x.shape[0], sums.shape[0]
+    """sums[:, part], (2, C): of dy and of dy * (x - mean) over the rows of each part."""
+    rows, n_parts = x.shape[0], sums.shape[1]
     added = np.full((2, x.shape[1]), zero(x))
     sum_d, sum_dx = added[0], added[1]
     for part in range(first_part, last_part):
@@ -660,8 +672,8 @@ def column_sums(first_part, last_part, dy, x, means, sums):
                 sum_d[c] += widen(d[c])
                 sum_dx[c] += widen(d[c]) * minus(v[c], means[c])
             if (r - first) % FLUSH == FLUSH - 1:
-                flush(added, sums[part])
-        flush(added, sums[part])
+                flush(added, sums[:, part])
+        flush(added, sums[:, part])
 
 
 @compiled()
@@ -691,13 +703,14 @@ def batch_norm_columns_backward(
     )
     dweights, dbiases = vector(dweight, channels, wide), vector(dbias, channels, wide)
     parts = cut(x.size, rows, threads)
-    sums = np.zeros((parts, 2, channels))
+    sums = np.zeros((2, parts, channels))
     scale, mean_g, slope = np.full(channels, wide), np.full(channels, wide), np.full(channels, wide)
     share(column_sums, parts, parts, (dy, x, means, sums))
+    totals = totals_of(sums)
     for c in range(channels):
         rstd = 1 / math.sqrt(variances[c] + eps)
         scale[c] = rstd * weight[c]
-        total_g, total_gx = sums[:, 0, c].sum(), sums[:, 1, c].sum() * rstd
+        total_g, total_gx = totals[0, c], totals[1, c] * rstd
         mean_g[c], slope[c] = (total_g / rows, total_gx / rows * rstd) if training else (0.0, 0.0)
         if dweights.size:
             dweights[c], dbiases[c] = total_gx, total_g
@@ -829,7 +842,8 @@ def tile_width(length):
 def column_normalizers(x, left, right, top, log_total):
     """Maximum, and logarithm of the sum of exponentials below it, of the columns left..right of x, (length, inner)."""
     width = right - left
-    top[:width], log_total[:width] = -math.inf, 0
+    for c in range(width):
+        top[c], log_total[c] = -math.inf, 0
     for k in range(x.shape[0]):
         row = x[k, left:right]
         for c in range(row.size):
@@ -860,7 +874,8 @@ def softmax_tiles(first, last, x, y, log):
                 for c in range(row.size):
                     row_out[c] = narrow(log_p(row[c], top[c], total[c]), row_out[c])
             continue
-        top[:columns], total[:columns] = -math.inf, 0
+        for c in range(columns):
+            top[c], total[c] = -math.inf, 0
         for k in range(v.shape[0]):
             row = v[k, left:right]
             for c in range(row.size):
@@ -900,7 +915,8 @@ def softmax_backward_tiles(first, last, dy, y, dx, log):
         left = tile % tiles * width
         right = min(left + width, y.shape[2])
         i = tile // tiles
-        total[:] = 0
+        for c in range(width):
+            total[c] = 0
         for k in range(y.shape[1]):
             d, p = dy[i, k, left:right], y[i, k, left:right]
             if log:
@@ -1055,7 +1071,8 @@ def cross_entropy_backward_rows(
             for k in range(classes):
                 out[k] = narrow(exp(log_p(v[k], top, log_total)) * to_p - evenly * weight[k], out[k])
         if target == ignore:
-            out[:] = narrow(zero(x), dx[i, 0, 0])  # also where p is NaN
+            for k in range(classes):  # also where p is NaN
+                out[k] = narrow(zero(x), out[k])
         else:
             # Computed again rather than subtracted from what is stored: a half type would round twice.
             w = pick(weight, target, real(x, 1))

@@ -71,7 +71,7 @@ def _takes(x, *parameters):
 
 
 def _beside(x, other):
-    """Whether a tensor stands where x does. The kernels believe addresses: all that PyTorch checks is checked before."""
+    """Whether a tensor stands where x does. Kernels believe addresses: what PyTorch would check is checked before."""
     return other.device == x.device and other.layout is torch.strided
 
 

@@ -95,8 +95,8 @@ class Cache(FunctionCache):
 
 def compiled(fastmath=FAST, entry=False):
     """A decorator: Numba compiles the function at its first call with given types. An `entry` is called from Python: it
-    releases the interpreter's lock while it runs, and its machine code is kept on disk. Everything else is compiled into
-    the entry that uses it, so that there is one version of it, the same in the next process."""
+    releases the interpreter's lock while it runs, and its machine code is kept on disk. Everything else is compiled
+    into the entry that uses it, so that there is one version of it, the same in the next process."""
 
     def decorate(function):
         dispatcher = numba.njit(fastmath=fastmath, error_model="numpy", nogil=entry, forceinline=not entry)(function)
@@ -271,11 +271,13 @@ def stream(source, target):
     lead = min(target.size, -begin % 64 // width)
     lines = (target.size - lead) * width // 64
     done = lead + lines * 64 // width
-    target[:lead] = source[:lead]
+    for j in range(lead):
+        target[j] = source[j]
     first, there = source.ctypes.data + lead * width, begin + lead * width
     for i in range(lines):
         _store_past_cache(first + 64 * i, there + 64 * i)
-    target[done:] = source[done : target.size]
+    for j in range(done, target.size):
+        target[j] = source[j]
 
 
 def _cache_size():

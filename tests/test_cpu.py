@@ -181,7 +181,9 @@ HOSTILE = {
 def test_norms(norm, case, dtype):
     hostile, rng = HOSTILE[case], seeded(norm, case)
     shape = hostile.first if NORMS[norm].channels == "first" else hostile.last
-    norm_is_close(norm, *norm_inputs(norm, hostile.values(rng, shape), dtype, rng), is_far=hostile.values is far)
+    # A mean of float64 is itself rounded; that of a narrower type comes from wider sums, and a constant comes out as 0.
+    is_far = hostile.values is far or (dtype == torch.float64 and case == "constant 1e4/3")
+    norm_is_close(norm, *norm_inputs(norm, hostile.values(rng, shape), dtype, rng), is_far)
 
 
 @every_dtype
@@ -400,8 +402,8 @@ LOOPS = {
     "log_softmax": ("log_softmax", (700, 257), None),
     "softmax of columns": ("softmax of columns", (3, 60000), None),
     "log_softmax of columns": ("log_softmax of columns", (3, 60000), None),
-    "cross_entropy": ("cross_entropy", (700, 257), None),
-    "cross_entropy of positions": ("cross_entropy", (5, 13, 53, 53), None),
+    "cross_entropy": ("cross_entropy", (1285, 257), None),  # targets come round after 1285, or 65
+    "cross_entropy of positions": ("cross_entropy", (5, 13, 52, 52), None),
     "more threads than rows": ("layer", (2, 100_003), None),
     "more threads than tiles": ("softmax of columns", (1000, 200), None),
 }
@@ -454,7 +456,7 @@ def test_results_larger_than_the_cache(loop, dtype):
     few = both_directions(F, op, x, weight, bias, dy)
     many = both_directions(F, op, repeated(x), weight, bias, repeated(dy) if dy.dim() else dy * times)
     for once, often in zip(few[:2], many[:2], strict=True):
-        again = repeated(once) if once.dim() else once
+        again = repeated(once) if once.dim() else once  # a loss is one number
         assert again.stride() == often.stride()
         assert (again - often).abs().max() <= 16 * torch.finfo(dtype).eps * once.abs().max()
 

@@ -398,73 +398,93 @@ def test_pytorchs_error_samples(op):
 # ---- The operators ---------------------------------------------------------------------------------------------------
 
 
+class Operators(TorchDispatchMode):
+    """Calls of normlab's operators: (operator, arguments, keyword arguments). Counters of operations, fake tensors and
+    selective checkpointing are modes like this one."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "normlab":
+            self.calls.append((function, args, kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+def name_of(operator):
+    return operator.name().partition("::")[2]
+
+
+def detached(t, requires_grad=False):
+    if not torch.is_tensor(t):
+        return t
+    return t.detach().clone(memory_format=torch.preserve_format).requires_grad_(requires_grad and t.requires_grad)
+
+
+def seen_operators(call, tensors):
+    """Every operator that a call needs, with the arguments it got: forward, backward, and out=."""
+    with Operators() as seen:
+        with_gradients(lambda *t: call.run(F, *t), leaves(tensors))
+        if call.has_out:
+            call.run(F, *tensors, out=torch.empty(tensors[0].shape, dtype=tensors[0].dtype))
+    for operator, args, kwargs in seen.calls:
+        yield operator, [detached(t) for t in args], {key: detached(t) for key, t in kwargs.items()}
+        name = name_of(operator)
+        if name.endswith("_forward"):  # what stands above it, with the gradient, takes the same
+            with_gradient = getattr(torch.ops.normlab, name.removesuffix("_forward")).default
+            yield with_gradient, [detached(t, requires_grad=True) for t in args], {}
+
+
 def operator_samples():
-    """(operator, arguments, keyword arguments), every operator at least once."""
-
-    def leaf(*shape, **kwargs):
-        return torch.randn(*shape, **kwargs).requires_grad_()
-
-    ops = torch.ops.normlab
-    torch.manual_seed(0)
-    image = torch.randn(2, 6, 3, 4).to(memory_format=torch.channels_last)
-    w, b = torch.randn(6), torch.randn(6)
-    layer, group = (1, 6, 1, 1e-5, True), (3, 2, 12, 1e-5, True)
-    for spec, shape in ((layer, (4, 6)), (group, (2, 6, 3, 4))):
-        x, stats = torch.randn(shape), torch.rand(2, 4 if spec is layer else 6)
-        yield ops.row_norm, (leaf(shape), leaf(6), leaf(6), *spec), {}
-        yield ops.row_norm, (leaf(shape), None, leaf(6), *spec), {}
-        yield ops.row_norm, (x, leaf(6), None, *spec), {}
-        yield ops.row_norm_forward, (x, w, b, *spec), {}
-        yield ops.row_norm_out, (x, w, None, *spec), {"out": torch.empty(shape)}
-        yield ops.row_norm_backward, (torch.randn(shape), x, w, stats, *spec, True, True), {}
-        yield ops.row_norm_backward, (torch.randn(shape), x, None, stats, *spec, False, True), {}
-        yield ops.row_norm_backward, (torch.randn(shape), x, None, stats, *spec, True, False), {}
-    yield ops.row_norm, (image.detach().requires_grad_(), None, None, *group), {}
-    yield ops.row_norm, (leaf(0, 6), leaf(6), None, *layer), {}
-    yield ops.row_norm, (torch.randn(4, 6).bfloat16().requires_grad_(), leaf(6), leaf(6), *layer), {}
-    for x in (torch.randn(5, 6), torch.randn(2, 6, 4), image, torch.randn(4, 3, 6, 2).transpose(1, 2)):
-        own = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-        mean, variance, dy = torch.randn(6), torch.rand(6), torch.randn(x.shape)
-        yield ops.batch_norm, (own, leaf(6), leaf(6), None, None, 1e-5), {}
-        yield ops.batch_norm, (own, leaf(6), None, mean, variance, 1e-5), {}
-        yield ops.batch_norm, (x, None, leaf(6), None, None, 1e-5), {}
-        yield ops.batch_norm_forward, (x, w, b, None, None, 1e-5), {}
-        yield ops.batch_norm_out, (x, None, None, None, None, 1e-5), {"out": torch.empty_like(x)}
-        yield ops.batch_norm_out, (x, w, b, mean, variance, 1e-5), {"out": torch.empty(x.shape)}
-        yield ops.batch_norm_backward, (dy, x, w, mean, variance, 1e-5, True, True, True), {}
-        yield ops.batch_norm_backward, (dy, x, None, mean, variance, 1e-5, False, False, True), {}
-    for dim, log in ((1, False), (2, True)):
-        x = torch.randn(3, 5, 4)
-        yield ops.softmax, (leaf(3, 5, 4), dim, log), {}
-        yield ops.softmax, (torch.randn(4, 5, 3).transpose(0, 2).requires_grad_(), dim, log), {}
-        yield ops.softmax_forward, (x, dim, log), {}
-        yield ops.softmax_out, (x, dim, log), {"out": torch.empty(4, 5, 3).transpose(0, 2)}
-        yield ops.softmax_backward, (torch.randn(4, 5, 3).transpose(0, 2), x, dim, log), {}
-    for x, t in (
-        (torch.randn(5, 6), torch.tensor([0, 5, -100, 2, 3])),
-        (torch.randn(2, 6, 3), torch.ones(2, 3).long()),
-    ):
-        for reduction in (-1, 0, 1):
-            own = x.clone().requires_grad_()
-            yield ops.cross_entropy, (own, t, w if reduction else None, reduction, -100, 0.1), {}
-            loss, saved = ops.cross_entropy_forward(x, t, w.abs(), reduction, -100, 0.0)
-            yield ops.cross_entropy_forward, (x, t, w, reduction, -100, 0.1), {}
-            yield ops.cross_entropy_backward, (torch.randn(loss.shape), x, t, w, saved, -100, 0.1), {}
+    for call in CALLS.values():
+        x, *parameters = drawn(call)
+        yield from seen_operators(call, [x, *parameters])
+        yield from seen_operators(call, [x.transpose(0, -1).contiguous().transpose(0, -1), None, parameters[1]])
+        if x.dim() == 4:
+            yield from seen_operators(call, [x.to(memory_format=torch.channels_last), parameters[0], None])
+    for name in ("layer_norm", "softmax"):
+        yield from seen_operators(CALLS[name], drawn(CALLS[name], shape=(0, 5, 6)))
+        yield from seen_operators(CALLS[name], drawn(CALLS[name], torch.bfloat16))
 
 
-def test_opcheck_samples_every_operator():
-    registered = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("normlab::")}
-    assert {op._qualified_op_name for op, _, _ in operator_samples()} == registered
+@pytest.fixture(scope="module")
+def samples():
+    """The samples of each operator, by its name."""
+    by_name = {}
+    for operator, args, kwargs in operator_samples():
+        by_name.setdefault(name_of(operator), []).append((operator, args, kwargs))
+    return by_name
 
 
-@pytest.mark.parametrize("name", sorted({op._qualified_op_name for op, _, _ in operator_samples()}))
-def test_opcheck(name):
-    for op, args, kwargs in operator_samples():
-        if op._qualified_op_name == name:
-            torch.library.opcheck(op.default, args, kwargs)
+OPERATORS = sorted(
+    name.removeprefix("normlab::") for name in torch._C._dispatch_get_all_op_names() if name.startswith("normlab::")
+)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_opcheck(name, samples):
+    for operator, args, kwargs in samples[name]:
+        torch.library.opcheck(operator, args, kwargs)
+
+
+@every_call
+def test_dispatch_modes_see_the_operators(call):
+    names = [name_of(operator) for operator, _, _ in seen_operators(call, drawn(call))]
+    assert any(name.endswith("_backward") for name in names)
+    assert any(name.endswith("_forward") for name in names)
 
 
 # ---- Autograd --------------------------------------------------------------------------------------------------------
+
+
+def twice_differentiable(run, tensors):
+    """Second derivatives are those of the first, and the first are the same whether or not a second may follow."""
+    y = run(*tensors)
+    once, again = (torch.autograd.grad(y, tensors, cotangent(y), create_graph=more) for more in (True, False))
+    all_near([gradient.detach() for gradient in once], again)
+    assert torch.autograd.gradgradcheck(run, tensors, fast_mode=True)
+
 
 AFFINE = [[""], ["weight", ""], ["weight bias", "weight", "bias", ""]]
 EVERY_WAY = {
@@ -484,7 +504,7 @@ def test_first_and_second_derivatives(call, affine):
         return call.run(F, *(next(given) if place else None for place in places))
 
     assert torch.autograd.gradcheck(run, present, fast_mode=True, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(run, present, fast_mode=True)
+    twice_differentiable(run, present)
 
 
 LOSSES = [
@@ -517,7 +537,7 @@ def test_every_option_of_cross_entropy(shape, options):
             )
         )
         own = x.clone().requires_grad_()
-        assert torch.autograd.gradgradcheck(lambda x, t=t: F.cross_entropy(x, t, **options), own, fast_mode=True)
+        twice_differentiable(lambda x, t=t: F.cross_entropy(x, t, **options), [own])
 
 
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.parameters])
@@ -739,26 +759,6 @@ def test_tensors_without_memory_of_their_own(run):
     ours, theirs = run(F), run(T)
     assert type(ours) is type(theirs) is TwoTensor
     all_near((ours.a, ours.b), (theirs.a, theirs.b))
-
-
-class Operators(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.name())
-        return function(*args, **(kwargs or {}))
-
-
-@every_call_with_out
-def test_dispatch_modes_see_the_operators(call):
-    """Counters of operations, fake tensors and selective checkpointing are such modes."""
-    with Operators() as seen:
-        with_gradients(lambda *t: call.run(F, *t), leaves(drawn(call)))
-    ours = [name for name in seen.names if name.startswith("normlab::")]
-    assert any(name.endswith("_backward") for name in ours)
-    assert not all(name.endswith("_backward") for name in ours)
 
 
 @pytest.mark.parametrize("name", F.__all__)
