@@ -123,6 +123,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+_no_openmp = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
+
+
 def _openmp():
     """Make the OpenMP runtime that is in this process already, PyTorch's, known to compiled code; say whether there is
     one. Using the same threads as PyTorch means that two sets of them never compete for the cores."""
@@ -138,7 +141,8 @@ def _openmp():
     return False
 
 
-_no_openmp = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
+# Whether loops can be shared at all. Without PyTorch in the process there may be no runtime.
+OPENMP = _openmp()
 
 
 def parallel():
@@ -256,7 +260,7 @@ def _store_past_cache(typing, source, target):
 
     def generate(context, builder, signature, values):
         line = ir.VectorType(ir.IntType(32), 16).as_pointer()
-        content = builder.load(builder.inttoptr(values[0], line), align=4)
+        content = builder.load(builder.inttoptr(values[0], line), align=1)
         store = builder.store(content, builder.inttoptr(values[1], line), align=64)
         store.set_metadata("nontemporal", builder.module.add_metadata([_i32(1)]))
         return context.get_dummy_value()
@@ -392,10 +396,3 @@ def two_to_the(typing, shifted):
         return builder.bitcast(moved, values[0].type)
 
     return shifted(shifted), generate
-
-
-# One definition of OPENMP, after what it needs. Without PyTorch in the process there may be no runtime: one thread.
-OPENMP = _openmp()
-
-__all__ = ["EXACT_ORDER", "FAST", "GRAIN", "LIKE", "array", "compiled", "cut", "maximum", "narrow", "share", "stream"]
-__all__ += ["two_to_the", "vector", "vector_or", "widen"]
