@@ -43,6 +43,17 @@ def repo():
     return Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For inputs so small that several threads would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def system_tool(request):
     """A function: names of a program -> path of the first that is installed, else the test skips and says why."""

@@ -16,18 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from normlab import cases, nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = [name for name in nn.__all__ if name != "convert"]
 BATCH_NORMS = [name for name in NAMES if name.startswith("BatchNorm")]
 NORMS = [name for name in NAMES if "Norm" in name]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Inputs are so small that several threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---- What is compared, and how closely -------------------------------------------------------------------------------

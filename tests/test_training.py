@@ -13,6 +13,8 @@ import torch
 
 from normlab import cases, nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # ---- Two models. `layers` is torch.nn or normlab.nn; what normlab has no layer for is torch.nn's in both. ------------
 
 
@@ -126,15 +128,6 @@ def curve(make, draw, layers, dtype):
         loss.backward()
         optimizer.step()
     return np.array(losses)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small a model is trained faster by one thread than by several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", MODELS)
