@@ -51,10 +51,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from normlab import reference
+from normlab import bench_report, reference
 from normlab.axes import NORMS
 from normlab.cases import tolerance
 from normlab.guard import CALL_SECONDS, Stop, guard
+from normlab.learner import Unloadable, load
 from normlab.verdict import closed, first_line
 
 OPS = (*(f"{norm}_norm" for norm in NORMS), "softmax", "log_softmax", "cross_entropy")
@@ -228,15 +229,6 @@ def paired(operation, others, ours):
     [2.5, 3.0, 3.5]
     """
     return quartiles([operation(other, our) for other, our in zip(others, ours, strict=True)])
-
-
-def geometric_mean(ratios):
-    """exp of the mean logarithm: twice as fast here and half as fast there is 1. NaN for no ratios.
-
-    >>> geometric_mean([0.5, 2.0])
-    1.0
-    """
-    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
 
 
 def of_copy(compulsory_bytes, seconds, copied_bytes, copy_seconds):
@@ -466,22 +458,6 @@ def directions(case):
 # ---- A learner's file ------------------------------------------------------------------------------------------------
 
 
-def load(path):
-    """The module at `path`. Errors: ImportError with one sentence."""
-    spec = importlib.util.spec_from_file_location("learner", path)
-    if spec is None:
-        raise ImportError(f"{path} is not a Python file: its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(path.resolve().parent))
-    sys.modules["learner"] = module
-    try:
-        with guard(CALL_SECONDS):
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit, Stop) as error:
-        raise ImportError(closed(f"{path} cannot be imported: {_told(error)}")) from None
-    return module
-
-
 def _told(error):
     text = first_line(error)
     return text if isinstance(error, Stop) else f"{type(error).__name__}{f' ({text})' if text else ''}"
@@ -588,7 +564,10 @@ def measure(case, dtype, rounds, compile, module=None):
             row["wrong"] = f"raises {_told(errors.pop('normlab'))} when it is timed"
             continue
         notes += [note] if note else []
-        notes += [closed(f"{HEADINGS[name]}, {case} {direction}: {_told(error)}") for name, error in errors.items()]
+        notes += [
+            closed(f"{bench_report.HEADINGS[name]}, {case} {direction}: {_told(error)}")
+            for name, error in errors.items()
+        ]
         row |= numbers(times, row["bytes"], t.x.nbytes)
     return rows, notes
 
@@ -609,40 +588,6 @@ def numbers(times, compulsory_bytes, copied_bytes):
         "above_us": both(lambda other, our: (our - other) * 1e6, {n: RATIOS[n] for n in ("eager", "compile")}),
         "of_copy": {n: q[1] for n, q in both(share, {n: (n, "copy") for n in ("normlab", "normlab out")}).items()},
     }
-
-
-# ---- Reports ---------------------------------------------------------------------------------------------------------
-
-HEADINGS = {
-    "eager": "torch eager",
-    "compile": "torch.compile",
-    "eager out": "eager, out=",
-    "compile out": "compile, out=",
-    "yours": "eager / yours",
-}
-
-
-def title(row):
-    """What a row is about, in one line."""
-    return f"{row['op']} {row['direction']} {row['where']} {row['dtype']}"
-
-
-def summary(rows):
-    """What the rows come to: for each ratio its geometric mean over all shapes but the small ones, how many there are,
-    and those below 1; and the lowest and highest share of a copy's bandwidth past the cache."""
-    rows = [row for row in rows if row["size"] != "small" and not row["wrong"]]
-    ratios, shares = {}, {}
-    for name in RATIOS:
-        found = {title(row): row["ratios"][name] for row in rows if name in row["ratios"]}
-        if found:
-            mean, slower = geometric_mean([r[1] for r in found.values()]), {k: r for k, r in found.items() if r[1] < 1}
-            ratios[name] = {"geometric_mean": mean, "count": len(found), "below_1": slower}
-    for name in ("normlab", "normlab out"):
-        of = {title(row): row["of_copy"].get(name) for row in rows if row["size"] == "large"}
-        of = {key: share for key, share in of.items() if share is not None}
-        if of:
-            shares[name] = {"lowest": min(of.values()), "of": min(of, key=of.get), "highest": max(of.values())}
-    return {"ratios": ratios, "of_copy": shares}
 
 
 def environment():
@@ -668,113 +613,6 @@ def environment():
         "copy_GB_per_s": 2 * x.nbytes / quartiles(times["copy"])[1] / 1e9,
         "allocator": {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "THP_", "GLIBC_", "LD_PRELOAD"))},
     }
-
-
-def _spread(quartiles, form="{:.2f}", between="–"):
-    """The median and, dim, the quartiles; nothing for None."""
-    if quartiles is None:
-        return ""
-    low, middle, high = (form.format(q) for q in quartiles)
-    return f"{middle} [dim]{low}{between}{high}[/dim]"
-
-
-def ratio_cells(row, names):
-    """A row of the table of ratios, those below 1 in red."""
-    found = [row["ratios"].get(name) for name in names]
-    shares = [row["of_copy"].get(name) for name in ("normlab", "normlab out")]
-    return [f"[red]{_spread(r)}[/red]" if r and r[1] < 1 else _spread(r) for r in found] + [
-        "" if share is None else f"{share:.2f}" for share in shares
-    ]
-
-
-def small_cells(row, names):
-    """A row of the table of microseconds."""
-    times = [row["seconds"].get(name) for name in ("normlab", *names)]
-    return ["" if q is None else f"{q[1] * 1e6:.1f}" for q in times] + [
-        _spread(row["above_us"].get(name), "{:+.1f}", " to ") for name in names
-    ]
-
-
-def tables(rows):
-    """The tables of the terminal: the ratios, and the microseconds of small calls."""
-    from rich.table import Table
-
-    for small in (False, True):
-        part = [row for row in rows if (row["size"] == "small") == small]
-        if not part:
-            continue
-        names = [n for n in RATIOS if any(n in row.get("above_us" if small else "ratios", {}) for row in part)]
-        shown = [HEADINGS[name] for name in names]
-        if small:
-            table = Table(title="Microseconds a call on small inputs; how many normlab is above the others")
-            headings, cells = ["normlab", *shown, *(f"above {name}" for name in shown)], small_cells
-        else:
-            table = Table(title="Time of the other / time of normlab: above 1, normlab is faster")
-            headings, cells = [*shown, "of copy", "out="], ratio_cells
-        for heading in ("op", "", "shape", *headings):
-            table.add_column(heading, no_wrap=True)
-        for row, following in zip(part, [*part[1:], {"op": ""}], strict=True):
-            found = ["[red]wrong[/red]"] if row["wrong"] else cells(row, names)
-            table.add_row(row["op"], row["direction"], row["where"], *found, end_section=following["op"] != row["op"])
-        yield table
-
-
-def sentences(report):
-    """The lines below the tables."""
-    e, found = report["environment"], report["summary"]
-    yield f"{e['cpu']}, {e['cores']} cores, {e['threads']} threads; copy {e['copy_GB_per_s']:.1f} GB/s"
-    yield f"Python {e['python']}, torch {e['torch']}, numba {e['numba']}, numpy {e['numpy']}"
-    if e["load"] > 0.5:
-        yield f"Beware: the machine was busy when this began (load {e['load']:.1f}). Threads then wait for one another,"
-        yield "and ratios mean little. Run it again when nothing else runs."
-    if e["allocator"]:
-        yield "Set in the environment: " + " ".join(f"{name}={value}" for name, value in e["allocator"].items())
-    for name, part in found["ratios"].items():
-        mean, slower = part["geometric_mean"], part["below_1"]
-        yield f"{HEADINGS[name]}: {mean:.2f}, geometric mean of {part['count']}; {len(slower)} below 1"
-        yield from (f"    {middle:.3f} ({low:.3f} to {high:.3f})  {key}" for key, (low, middle, high) in slower.items())
-    for name, part in found["of_copy"].items():
-        where = "with out=" if name.endswith("out") else "into fresh memory"
-        yield f"past the cache, {where}: {part['lowest']:.2f} to {part['highest']:.2f} of a copy; lowest {part['of']}"
-    yield from report["notes"]
-    yield from (f"WRONG: {title(row)} {row['wrong']}." for row in report["rows"] if row["wrong"])
-
-
-def picture(report, path):
-    """Draw the ratios: a line for each shape, forward on the left, backward on the right."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in report["rows"] if row["size"] != "small" and not row["wrong"]]
-    places = {key: i for i, key in enumerate(dict.fromkeys((r["op"], r["where"], r["dtype"]) for r in rows))}
-    figure = Figure(figsize=(10, 1.6 + 0.2 * len(places)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True, sharex=True)
-    looks = {"eager": ("o", "#0072b2"), "compile": ("s", "#d55e00"), "yours": ("^", "#009e73")}
-    for panel, direction in zip(panels, ("forward", "backward"), strict=True):
-        for name, (marker, colour) in looks.items():
-            dots = [
-                (places[r["op"], r["where"], r["dtype"]], r["ratios"][name])
-                for r in rows
-                if r["direction"] == direction and name in r["ratios"]
-            ]
-            if dots:
-                heights, ratios = zip(*dots, strict=True)
-                low, middle, high = zip(*ratios, strict=True)
-                panel.hlines(heights, low, high, colors=colour, linewidth=1)
-                label = HEADINGS[name] if name == "yours" else f"{HEADINGS[name]} / normlab"
-                panel.plot(middle, heights, marker, color=colour, markersize=4, label=label)
-        panel.axvline(1, color="#1f2730", linewidth=1)
-        panel.set(title=direction, xscale="log", xlabel="ratio of times: right of the line, normlab is faster")
-        panel.grid(axis="x", which="both", color="#e3e7ed", linewidth=0.5)
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_formatter("")
-    several = len({dtype for *_, dtype in places}) > 1
-    names = [f"{op} {where}{f' {dtype}' if several else ''}" for op, where, dtype in places]
-    panels[0].set_yticks(range(len(places)), names, fontsize=7)
-    panels[0].set_ylim(len(places) - 0.5, -0.5)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=150, facecolor="white")
 
 
 # ---- The command line ------------------------------------------------------------------------------------------------
@@ -848,9 +686,11 @@ def main(argv=None):
         torch.set_num_threads(options.threads)
         numba.set_num_threads(min(options.threads, numba.config.NUMBA_NUM_THREADS))  # for a learner's functions
     try:
-        module = load(options.against) if options.against else None
-    except ImportError as error:
-        print(error, file=sys.stderr)
+        module, problem = load(options.against) if options.against else (None, None)
+    except Unloadable as error:
+        problem = error
+    if problem:
+        print(closed(f"{options.against} {problem}"), file=sys.stderr)
         return 2
     why_not = "--quick" if options.quick else "--no-compile" if options.no_compile else no_compiler()
     notes = [f"torch.compile is left out: {why_not}."] if why_not else []
@@ -865,22 +705,22 @@ def main(argv=None):
             more, sentences_about = measure(case, dtype, rounds, not why_not, module)
             rows, notes = rows + more, notes + sentences_about
             progress.advance(bar)
-    report = {"environment": machine, "summary": summary(rows), "notes": notes, "rows": rows}
+    report = {"environment": machine, "summary": bench_report.summary(rows), "notes": notes, "rows": rows}
     console = Console(stderr=options.json == "-", highlight=False)
     if not console.is_terminal:
         console.width = 180
     for dtype in options.dtype:
-        for table in tables([row for row in rows if row["dtype"] == dtype]):
+        for table in bench_report.tables([row for row in rows if row["dtype"] == dtype]):
             table.caption = dtype
             console.print(table)
-    for sentence in sentences(report):
+    for sentence in bench_report.sentences(report):
         console.print(sentence, markup=False, soft_wrap=True)
     if options.json == "-":
         print(json.dumps(report))
     elif options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     if options.picture:
-        picture(report, options.picture)
+        bench_report.picture(report, options.picture)
     return int(any(row["wrong"] for row in rows))
 
 

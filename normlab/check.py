@@ -10,7 +10,6 @@ candidate behaves exactly like it on every case that tells that mistake from a r
 import argparse
 import contextlib
 import dataclasses
-import importlib.util
 import inspect
 import io
 import json
@@ -24,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from normlab import cases, exercises
-from normlab.guard import Outcome, Stop, guard, run
+from normlab.guard import Outcome, run
+from normlab.learner import Unloadable, load
 from normlab.mistakes import MUTATES_INPUT
-from normlab.verdict import Bench, closed, first_line, named_type
+from normlab.verdict import Bench, closed, named_type
 
-IMPORT_SECONDS = 20.0  # for importing a file on the command line: it may import large libraries
 FILE_SECONDS = 60.0  # for one file on the command line, its import included
 FILE_BYTES = 4 << 30  # of address space beyond what the interpreter has already, for one file on the command line
 
@@ -43,10 +42,6 @@ class CheckFailed(AssertionError):
     def _render_traceback_(self):
         # IPython shows this in place of a traceback: the learner reads the sentence and nothing else.
         return [str(self)]
-
-
-class _Uncheckable(Exception):
-    """A file that gives no candidate to check."""
 
 
 _benches = {}
@@ -192,39 +187,19 @@ def check(candidate, exercise=None, part=None):
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
-def _load(path, name):
-    """The function `name` of the Python file at `path`. Errors: _Uncheckable with a verb phrase."""
-    if not path.is_file():
-        raise _Uncheckable("is not a file" if path.exists() else "does not exist")
-    spec = importlib.util.spec_from_file_location("candidate", path)
-    if spec is None:
-        raise _Uncheckable("is not a Python file: its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(path.resolve().parent))
-    sys.modules["candidate"] = module
-    try:
-        with guard(IMPORT_SECONDS):
-            spec.loader.exec_module(module)
-    except Stop as stop:
-        raise _Uncheckable(f"{stop} (while the file is imported)") from None
-    except SystemExit:
-        raise _Uncheckable("exits while it is imported") from None
-    except SyntaxError as error:
-        raise _Uncheckable(f"is not valid Python: {error.msg} in line {error.lineno}") from None
-    except BaseException as error:
-        if not hasattr(module, name):
-            text = first_line(error)
-            raise _Uncheckable(f"does not run: {type(error).__name__}" + (f" ({text})" if text else "")) from None
+def _function(path, name):
+    """The function `name` of the Python file at `path`. Errors: Unloadable."""
+    module, problem = load(path)
     if not hasattr(module, name):
-        raise _Uncheckable(f"has no function {name}")
+        raise Unloadable(problem or f"has no function {name}")
     return getattr(module, name)
 
 
 def _judge(name, path):
     """The verdict on one file: (accepted, checkable, sentence, slug)."""
     try:
-        candidate = _load(path, name)
-    except _Uncheckable as error:
+        candidate = _function(path, name)
+    except Unloadable as error:
         return False, False, f"{name}: the file {error}.", None
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -235,44 +235,41 @@ def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, cent
 
 
 @compiled()
-def group_norm_rows(first, last, x, y, weight, bias, means, variances, eps, past_cache):
-    """x: (rows, channels, positions); weight and bias: (groups, channels)."""
-    one, groups, group = real(x, 1), weight.shape[0], first % weight.shape[0]
-    channels, positions = x.shape[1:]
-    spare = np.empty(x[0].size if past_cache else 0, y.dtype)
+def group_norm_rows(first, last, x, y, weight, bias, means, variances, channels, eps, past_cache):
+    """x: (rows, channels * positions); weight and bias: (groups, channels)."""
+    one, spare = real(x, 1), spare_row(y, past_cache)
+    groups, group, positions = weight.shape[0], first % weight.shape[0], x.shape[1] // channels
     for row in range(first, last):
-        v, out = x[row].reshape(x[row].size), spare if past_cache else y[row].reshape(y[row].size)
-        mean, squares = moments(v)
-        variance = squares / v.size
+        out = spare if past_cache else y[row]
+        mean, squares = moments(x[row])
+        variance = squares / x.shape[1]
         if means.size:
             means[row], variances[row] = mean, variance
         rstd = type(one)(1 / math.sqrt(variance + eps))
         if positions == 1:
-            scale_by_vectors(v, out, type(one)(mean), rstd, weight[group], bias[group])
+            scale_by_vectors(x[row], out, type(one)(mean), rstd, weight[group], bias[group])
         else:
-            by_channels = out.reshape((channels, positions))
             for c in range(channels):
-                scale = rstd * weight[group, c]
-                scale_by_number(x[row, c], by_channels[c], type(one)(mean), scale, bias[group, c])
+                here, scale = slice(c * positions, (c + 1) * positions), rstd * weight[group, c]
+                scale_by_number(x[row, here], out[here], type(one)(mean), scale, bias[group, c])
         if past_cache:
-            stream(out, y[row].reshape(out.size))
+            stream(out, y[row])
         group = group + 1 if group < groups - 1 else 0
 
 
 @compiled(entry=True)
 def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, positions, eps, centred, threads, like):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over each of `rows` rows; means and variances may be 0."""
-    shape, size, wide = (rows, channels, positions), groups * channels, widen(like)
+    shape, size, wide = (rows, channels * positions), groups * channels, widen(like)
     x, y = array(x, shape, like), array(y, shape, like)
     weight, bias = vector_or(weight, size, real(x, 1)), vector_or(bias, size, zero(x))
     means, variances = vector(means, rows, wide), vector(variances, rows, wide)
     parts = cut(x.size, rows, threads)
     if groups == 1 and positions == 1:
-        arrays = (x.reshape((rows, channels)), y.reshape((rows, channels)), weight, bias, means, variances)
-        share(layer_norm_rows, rows, parts, (*arrays, eps, centred, is_past_cache(y)))
+        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centred, is_past_cache(y)))
     else:
         arrays = (x, y, weight.reshape((groups, channels)), bias.reshape((groups, channels)), means, variances)
-        share(group_norm_rows, rows, parts, (*arrays, eps, is_past_cache(y)))
+        share(group_norm_rows, rows, parts, (*arrays, channels, eps, is_past_cache(y)))
 
 
 @compiled()
@@ -538,7 +535,7 @@ def batch_norm_backward_channels(first, last, dy, x, dx, weight, means, variance
 
 @compiled(entry=True)
 def batch_norm_backward(
-    dy, x, dx, weight, means, variances, dweight, dbias, n, channels, positions, eps, training, threads, like
+    dy, x, dx, weight, dweight, dbias, means, variances, n, channels, positions, eps, training, threads, like
 ):
     """dx like x, and dweight and dbias; 0 for what is not wanted (dweight and dbias together)."""
     shape, wide = (n, channels, positions), widen(like)
@@ -690,7 +687,7 @@ def backward_columns(first, last, dy, x, dx, means, scale, mean_g, slope, past_c
 
 @compiled(entry=True)
 def batch_norm_columns_backward(
-    dy, x, dx, weight, means, variances, dweight, dbias, rows, channels, eps, training, threads, like
+    dy, x, dx, weight, dweight, dbias, means, variances, rows, channels, eps, training, threads, like
 ):
     """As batch_norm_backward, for (rows, channels)."""
     shape, wide = (rows, channels), widen(like)
@@ -969,7 +966,7 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
     classes, inner = x.shape[1], x.shape[2]
     width = tile_width(classes)
     tiles = -(-inner // width)
-    one = real(x, 1)
+    one, rows = real(x, 1), x.reshape((x.shape[0] * inner, classes))
     for tile in range(first, last):
         i, left = tile // tiles, tile % tiles * width
         right = min(left + width, inner)
@@ -978,16 +975,16 @@ def losses_of_tiles(first, last, x, targets, weight, ignore, smoothing, tops, lo
         for c in range(left, right):
             target = targets[i, c]
             losses[i, c], weights[i, c] = 0, 0
+            if inner == 1:
+                tops[i, 0] = largest(rows[i])
             if target == ignore:
-                tops[i, c], log_totals[i, c] = 0, 0
+                tops[i, c] -= tops[i, c]  # the gradient of such a row: 0, or NaN if NaN or infinity stands in it
                 continue
             if target < 0 or target >= classes:
                 weights[i, c] = -math.inf
                 continue
             if inner == 1:
-                row = x[i].reshape(classes)
-                tops[i, 0] = largest(row)
-                log_totals[i, 0] = math.log(sum_of_exp(row, tops[i, 0]))
+                log_totals[i, 0] = math.log(sum_of_exp(rows[i], tops[i, 0]))
             weights[i, c] = pick(weight, target, one)
             loss = np.float64(minus_log_p(x[i, target, c], tops[i, c], log_totals[i, c])) * weights[i, c]
             if smoothing > 0:
@@ -1056,10 +1053,10 @@ def cross_entropy_backward_rows(
     sum_of_weights,
     past_cache,
 ):
-    """inner is 1: the classes lie side by side. dlosses: one number, or one for each target."""
-    classes, spare = x.shape[1], np.empty(x.shape[1] if past_cache else 0, dx.dtype)
+    """inner is 1: x and dx are (outer, classes). dlosses: one number, or one for each target."""
+    classes, spare = x.shape[1], spare_row(dx, past_cache)
     for i in range(first, last):
-        v, out, target = x[i].reshape(classes), spare if past_cache else dx[i].reshape(classes), targets[i, 0]
+        v, out, target = x[i], spare if past_cache else dx[i], targets[i, 0]
         top, log_total = tops[i, 0], log_totals[i, 0]
         dloss = dlosses[0, 0] if dlosses.size == 1 else dlosses[i, 0]
         to_p, evenly, to_target = loss_slopes(
@@ -1071,15 +1068,15 @@ def cross_entropy_backward_rows(
             for k in range(classes):
                 out[k] = narrow(exp(log_p(v[k], top, log_total)) * to_p - evenly * weight[k], out[k])
         if target == ignore:
-            for k in range(classes):  # also where p is NaN
-                out[k] = narrow(zero(x), out[k])
+            for k in range(classes):
+                out[k] = narrow(top, out[k])
         else:
             # Computed again rather than subtracted from what is stored: a half type would round twice.
             w = pick(weight, target, real(x, 1))
             exact = exp(log_p(v[target], top, log_total)) * to_p - evenly * w - to_target * w
             out[target] = narrow(exact, out[target])
         if past_cache:
-            stream(out, dx[i].reshape(classes))
+            stream(out, dx[i])
 
 
 @compiled()
@@ -1110,7 +1107,7 @@ def cross_entropy_backward_tiles(
             target = targets[i, left + c]
             if target == ignore:
                 for k in range(classes):
-                    dx[i, k, left + c] = narrow(zero(x), dx[i, k, left + c])
+                    dx[i, k, left + c] = narrow(top[c], dx[i, k, left + c])
                 continue
             w = pick(weight, target, one)
             p = exp(log_p(x[i, target, left + c], top[c], log_total[c]))
@@ -1140,11 +1137,8 @@ def cross_entropy_backward(
     wide, shape = widen(like), (outer, classes, inner)
     x, dx = array(x, shape, like), array(dx, shape, like)
     weight = vector(weight, classes, wide)
-    arrays = (
-        array(dloss, (1, 1) if n_losses == 1 else (outer, inner), like),
-        vector(divisor, 1, wide),
-        x,
-        dx,
+    losses = array(dloss, (1, 1) if n_losses == 1 else (outer, inner), like), vector(divisor, 1, wide)
+    others = (
         array(targets, (outer, inner), 0),
         weight,
         ignore,
@@ -1154,7 +1148,8 @@ def cross_entropy_backward(
         weight.sum() if weight.size else real(x, classes),
     )
     if inner == 1:
-        share(cross_entropy_backward_rows, outer, cut(x.size, outer, threads), (*arrays, is_past_cache(dx)))
+        arrays = (*losses, x.reshape((outer, classes)), dx.reshape((outer, classes)), *others, is_past_cache(dx))
+        share(cross_entropy_backward_rows, outer, cut(x.size, outer, threads), arrays)
     else:
         tiles = outer * -(-inner // tile_width(classes))
-        share(cross_entropy_backward_tiles, tiles, cut(x.size, tiles, threads), arrays)
+        share(cross_entropy_backward_tiles, tiles, cut(x.size, tiles, threads), (*losses, x, dx, *others))

@@ -55,15 +55,17 @@ _ops = torch.ops.normlab
 
 def _takes(x, *parameters):
     """Whether the kernels take x, and `parameters` (or None) with it: of x's type, or all float32 beside a half x."""
-    dtype = x.dtype
-    if dtype not in _LIKE or not (x.is_cpu or x.is_meta) or x.layout is not torch.strided:
+    if not isinstance(x, torch.Tensor) or not (x.is_cpu or x.is_meta) or x.layout is not torch.strided:
         return False
-    kind = None
+    dtype, kind = x.dtype, None
+    if dtype not in _LIKE:
+        return False
     for parameter in parameters:
         if parameter is not None:
-            if (kind is not None and parameter.dtype is not kind) or not _beside(x, parameter):
+            other = getattr(parameter, "dtype", None)
+            if other not in _LIKE or (kind is not None and other is not kind) or not _beside(x, parameter):
                 return False
-            kind = parameter.dtype
+            kind = other
     if kind is not None and kind is not dtype and kind is not _WIDE[dtype]:
         return False
     # Transforms of torch.func, and forward-mode differentiation.
@@ -72,7 +74,15 @@ def _takes(x, *parameters):
 
 def _beside(x, other):
     """Whether a tensor stands where x does. Kernels believe addresses: what PyTorch would check is checked before."""
-    return other.device == x.device and other.layout is torch.strided
+    return (other.is_cpu if x.is_cpu else other.device == x.device) and other.layout is torch.strided
+
+
+def _are(shape, *tensors):
+    """Whether each of the tensors (or None) has this shape."""
+    for tensor in tensors:
+        if tensor is not None and tensor.shape != shape:
+            return False
+    return True
 
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
@@ -113,8 +123,9 @@ def _wants_graph(x, weight=None, bias=None):
 
 def _checked_out(out, x, *parameters):
     """`out`, if a result like x can be written to it."""
-    unfit = not torch.compiler.is_compiling() and out.is_neg()
-    if unfit or out.dtype != x.dtype or out.shape != x.shape or not _beside(x, out):
+    if not torch.compiler.is_compiling() and out.is_neg():
+        raise RuntimeError("out must not be negated when it is read, as the imaginary part of a conjugate is")
+    if out.dtype != x.dtype or out.shape != x.shape or not _beside(x, out):
         raise RuntimeError(
             f"out must be like the result, {tuple(x.shape)} of {x.dtype} on {x.device}: "
             f"it is {tuple(out.shape)} of {out.dtype} on {out.device}"
@@ -135,7 +146,7 @@ def _by_torch(function, out, *args, **kwargs):
 _libc = ctypes.CDLL(None) if hasattr(mmap, "MADV_HUGEPAGE") else None
 _PAGE = 2 << 20
 # From this size on glibc fetches memory from the kernel and returns it, page by page, again and again.
-_LARGE = 4 << 20
+_LARGE = 32 << 20
 
 
 def _empty_like(x, memory_format=torch.contiguous_format):
@@ -161,9 +172,9 @@ def _threads():
     return torch.get_num_threads() if jit.parallel() else 1
 
 
-def _halves(pair):
-    """Addresses of the two rows of a tensor."""
-    return pair.data_ptr(), pair.data_ptr() + pair.size(1) * pair.itemsize
+def _halves(statistics):
+    """Addresses of the means and of the variances, which follow them in one flat tensor."""
+    return statistics.data_ptr(), statistics.data_ptr() + statistics.nbytes // 2
 
 
 def _two_empty(x, size):
@@ -222,7 +233,7 @@ def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *,
 def _row_norm_forward(x, weight, bias, groups, channels, positions, eps, centred):
     rows = x.numel() // max(channels * positions, 1)
     y = _empty_like(x)
-    statistics = torch.empty((2, rows), dtype=_WIDE[x.dtype])
+    statistics = torch.empty(2 * rows, dtype=_WIDE[x.dtype])
     _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, out=y, statistics=statistics)
     return y, statistics
 
@@ -243,7 +254,7 @@ def _row_norm_backward(dy, x, weight, statistics, groups, channels, positions, e
             variances,
             dweight.data_ptr(),
             dbias.data_ptr(),
-            statistics.size(1),
+            statistics.numel() // 2,
             groups,
             channels,
             positions,
@@ -258,7 +269,7 @@ def _row_norm_backward(dy, x, weight, statistics, groups, channels, positions, e
 def _row_norm_fake(x, weight, bias, groups, channels, positions, eps, centred):
     wide = _WIDE[x.dtype]
     rows = x.numel() // max(channels * positions, 1)
-    return x.new_empty(x.shape), x.new_empty((2, rows), dtype=wide)
+    return x.new_empty(x.shape), x.new_empty(2 * rows, dtype=wide)
 
 
 def _row_norm_backward_fake(dy, x, weight, statistics, groups, channels, positions, eps, centred, want_x, want_weight):
@@ -284,6 +295,11 @@ def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centred)
     return dx.reshape(x.shape).to(x.dtype), (d * x_hat).sum((0, 3)), d.sum((0, 3))
 
 
+def _apply(function):
+    """function.apply without its search for tensors of torch.func's transforms, of which none is active."""
+    return super(Function, function).apply
+
+
 class _RowNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, spec, statistics):
@@ -306,6 +322,9 @@ class _RowNorm(Function):
             want = (want_x, want_weight or want_bias)
             dx, dweight, dbias = backward(dy, x, weight, statistics, *ctx.spec, *want)
         return dx if want_x else None, _like(dweight, weight, want_weight), _like(dbias, bias, want_bias), None, None
+
+
+_apply_row_norm = _apply(_RowNorm)
 
 
 def _differentiable_row_norm(x, weight, bias, *spec):
@@ -352,7 +371,7 @@ def _row_norm(x, weight, bias, out, *spec):
     if out is not None:
         increment_version(_checked_out(out, x, weight, bias))
     elif _wants_graph(x, weight, bias):
-        return _RowNorm.apply(x, weight, bias, spec, [])
+        return _apply_row_norm(x, weight, bias, spec, [])
     else:
         out = _empty_like(x)
     _row_norm_out(x, weight, bias, *spec, out=out)
@@ -376,12 +395,10 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, *, out
         return handle_torch_function(
             layer_norm, (input, weight, bias), input, normalized_shape, weight=weight, bias=bias, eps=eps, out=out
         )
-    shape = _trailing(input, normalized_shape)
     if (
-        shape is None
-        or (weight is not None and weight.shape != shape)
-        or (bias is not None and bias.shape != shape)
-        or not _takes(input, weight, bias)
+        not _takes(input, weight, bias)
+        or (shape := _trailing(input, normalized_shape)) is None
+        or not _are(shape, weight, bias)
     ):
         return _by_torch(torch_functional.layer_norm, out, input, normalized_shape, weight, bias, eps)
     return _row_norm(input, weight, bias, out, 1, math.prod(shape), 1, eps, True)
@@ -396,20 +413,22 @@ def rms_norm(input, normalized_shape, weight=None, eps=None, *, out=None):
         return handle_torch_function(
             rms_norm, (input, weight), input, normalized_shape, weight=weight, eps=eps, out=out
         )
-    shape = _trailing(input, normalized_shape)
-    if shape is None or (weight is not None and weight.shape != shape) or not _takes(input, weight):
+    if not _takes(input, weight) or (shape := _trailing(input, normalized_shape)) is None or not _are(shape, weight):
         return _by_torch(torch_functional.rms_norm, out, input, normalized_shape, weight, eps)
     if eps is None:
         eps = torch.finfo(_WIDE[input.dtype]).eps
     return _row_norm(input, weight, None, out, 1, math.prod(shape), 1, eps, False)
 
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def _memory_format(x):
     """channels_last, if that is how x stands in memory, else contiguous_format."""
-    for format in {4: (torch.channels_last,), 5: (torch.channels_last_3d,)}.get(x.dim(), ()):
-        if x.is_contiguous(memory_format=format) and not x.is_contiguous():
-            return format
-    return torch.contiguous_format
+    format = _CHANNELS_LAST.get(x.dim())
+    if format is None or x.is_contiguous() or not x.is_contiguous(memory_format=format):
+        return torch.contiguous_format
+    return format
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None):
@@ -421,21 +440,19 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None)
         return handle_torch_function(
             group_norm, (input, weight, bias), input, num_groups, weight=weight, bias=bias, eps=eps, out=out
         )
-    shape = input.shape
     if (
-        len(shape) < 2
+        not _takes(input, weight, bias)
+        or len(shape := input.shape) < 2
         or num_groups < 1
         or shape[1] % num_groups
         or shape[1] == 0
-        or (weight is not None and weight.shape != shape[1:2])
-        or (bias is not None and bias.shape != shape[1:2])
-        or not _takes(input, weight, bias)
+        or not _are(shape[1:2], weight, bias)
         or math.prod(shape[2:], start=shape[0] * shape[1] // num_groups) == 1
     ):
         return _by_torch(torch_functional.group_norm, out, input, num_groups, weight, bias, eps)
     spec = (num_groups, shape[1] // num_groups, math.prod(shape[2:]), eps, True)
-    y = _row_norm(input, weight, bias, out, *spec)
-    return y if out is not None else y.contiguous(memory_format=_memory_format(input))
+    y, format = _row_norm(input, weight, bias, out, *spec), _memory_format(input)
+    return y if out is not None or format is torch.contiguous_format else y.contiguous(memory_format=format)
 
 
 def instance_norm(
@@ -473,15 +490,13 @@ def instance_norm(
         if running_mean is None or running_var is None:
             return _by_torch(torch_functional.instance_norm, out, *everything)
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, out=out)
-    shape = input.shape
-    positions = math.prod(shape[2:])
     if (
-        len(shape) < 3
-        or positions < 2
+        not _takes(input, weight, bias)
+        or len(shape := input.shape) < 3
+        or (positions := math.prod(shape[2:])) < 2
         or input.numel() == 0
-        or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, *own))
+        or not _are(shape[1:2], weight, bias, *own)
         or (running_mean is None) != (running_var is None)
-        or not _takes(input, weight, bias)
     ):
         return _by_torch(torch_functional.instance_norm, out, *everything)
     spec = (shape[1], 1, positions, eps, True)
@@ -491,92 +506,75 @@ def instance_norm(
         _checked_out(out, input, weight, bias)
     operator = _differentiable_row_norm if _eager(input, weight, bias) else _ops.row_norm.default
     y, statistics = operator(input, weight, bias, *spec)
-    means, variances = statistics.reshape(2, *shape[:2]).mean(1)
-    _update(running_mean, running_var, means, variances, momentum, positions)
+    statistics = statistics.reshape(2, *shape[:2]).mean(1).flatten()
+    _update(running_mean, running_var, statistics, momentum, positions)
     return y if out is None else out.copy_(y)
 
 
 # ---- Batch norm ------------------------------------------------------------------------------------------------------
 
 
-def _layout(x):
-    """How x stands in memory: (n, channels, positions) with the positions side by side, or (rows, channels, None)."""
+def _batch_norm_kernel(by_rows, by_columns, x, format, tensors, eps, training):
+    """Call the kernel for how x stands in memory: its positions side by side, or its channels."""
     n, channels = x.shape[:2]
-    if _memory_format(x) != torch.contiguous_format or x.dim() == 2 or x[0, 0].numel() == 1:
-        return x.numel() // channels, channels, None
-    return n, channels, x.numel() // (n * channels)
-
-
-def _as_laid_out(x):
-    return x.contiguous(memory_format=_memory_format(x))
-
-
-def _batch_norm_into(x, weight, bias, means, variances, eps, training, out):
-    x = _as_laid_out(x)
-    fits = out.stride() == x.stride()
-    target = out if fits else _empty_like(x, torch.preserve_format)
-    wide = _WIDE[x.dtype]
-    weight, bias = _wide(weight, wide), _wide(bias, wide)
-    n, channels, positions = _layout(x)
-    addresses = [_address(t) for t in (x, target, weight, bias, means, variances)]
-    if positions is None:
-        cpu.batch_norm_columns(*addresses, n, channels, eps, training, _threads(), _LIKE[x.dtype])
+    positions = x.numel() // (n * channels)
+    addresses = [_address(tensor) for tensor in tensors[:-1]] + [*_halves(tensors[-1])]
+    if positions > 1 and format is torch.contiguous_format:
+        by_rows(*addresses, n, channels, positions, eps, training, _threads(), _LIKE[x.dtype])
     else:
-        cpu.batch_norm(*addresses, n, channels, positions, eps, training, _threads(), _LIKE[x.dtype])
-    if not fits:
-        out.copy_(target)
+        by_columns(*addresses, n * positions, channels, eps, training, _threads(), _LIKE[x.dtype])
 
 
 def _batch_norm_out(x, weight, bias, means, variances, eps, *, out):
-    """Statistics of the batch where means is None, which are returned; else the given ones are used."""
+    """Returns the statistics, means and then variances: of the batch where means is None, else those that are given."""
     training, wide = means is None, _WIDE[x.dtype]
     if training:
-        means, variances = (torch.empty(x.shape[1], dtype=wide) for _ in range(2))
+        statistics = torch.empty(2 * x.shape[1], dtype=wide)
     else:
-        means, variances = _wide(means, wide), _wide(variances, wide)
+        statistics = torch.cat((_wide(means, wide), _wide(variances, wide)))
     if x.numel():
-        _batch_norm_into(x, weight, bias, means, variances, eps, training, out)
-    return (means, variances) if training else (x.new_empty(0, dtype=wide), x.new_empty(0, dtype=wide))
+        format = _memory_format(x)
+        x, weight, bias = x.contiguous(memory_format=format), _wide(weight, wide), _wide(bias, wide)
+        target = out if out.stride() == x.stride() else _empty_like(x, format)
+        tensors = (x, target, weight, bias, statistics)
+        _batch_norm_kernel(cpu.batch_norm, cpu.batch_norm_columns, x, format, tensors, eps, training)
+        if target is not out:
+            out.copy_(target)
+    return statistics
 
 
 def _batch_norm_forward(x, weight, bias, means, variances, eps):
     y = _empty_like(x, _memory_format(x))
-    return y, *_batch_norm_out(x, weight, bias, means, variances, eps, out=y)
+    return y, _batch_norm_out(x, weight, bias, means, variances, eps, out=y)
 
 
-def _batch_norm_backward(dy, x, weight, means, variances, eps, training, want_x, want_weight):
-    wide, format = _WIDE[x.dtype], _memory_format(x)
+def _batch_norm_backward(dy, x, weight, statistics, eps, training, want_x, want_weight):
+    format = _memory_format(x)
     dx = _empty_like(x, format) if want_x else x.new_empty(0)
     dweight, dbias = _two_empty(x, x.shape[1] if want_weight else 0)
     if x.numel():
         dy, x = dy.contiguous(memory_format=format), x.contiguous(memory_format=format)
-        weight, means, variances = _wide(weight, wide), _wide(means, wide), _wide(variances, wide)
-        n, channels, positions = _layout(x)
-        addresses = [_address(t) for t in (dy, x, dx, weight, means, variances, dweight, dbias)]
-        if positions is None:
-            cpu.batch_norm_columns_backward(*addresses, n, channels, eps, training, _threads(), _LIKE[x.dtype])
-        else:
-            cpu.batch_norm_backward(*addresses, n, channels, positions, eps, training, _threads(), _LIKE[x.dtype])
+        tensors = (dy, x, dx, _wide(weight, _WIDE[x.dtype]), dweight, dbias, statistics)
+        _batch_norm_kernel(cpu.batch_norm_backward, cpu.batch_norm_columns_backward, x, format, tensors, eps, training)
     return dx, dweight, dbias
 
 
 def _batch_norm_out_fake(x, weight, bias, means, variances, eps, *, out):
-    size = x.shape[1] if means is None else 0
-    return x.new_empty(size, dtype=_WIDE[x.dtype]), x.new_empty(size, dtype=_WIDE[x.dtype])
+    return x.new_empty(2 * x.shape[1], dtype=_WIDE[x.dtype])
 
 
 def _batch_norm_fake(x, weight, bias, means, variances, eps):
     y = torch.empty_like(x, memory_format=_memory_format(x))
-    return y, *_batch_norm_out_fake(x, weight, bias, means, variances, eps, out=y)
+    return y, _batch_norm_out_fake(x, weight, bias, means, variances, eps, out=y)
 
 
-def _batch_norm_backward_fake(dy, x, weight, means, variances, eps, training, want_x, want_weight):
+def _batch_norm_backward_fake(dy, x, weight, statistics, eps, training, want_x, want_weight):
     dx = torch.empty_like(x, memory_format=_memory_format(x)) if want_x else x.new_empty(0)
     size, wide = x.shape[1] if want_weight else 0, _WIDE[x.dtype]
     return dx, x.new_empty(size, dtype=wide), x.new_empty(size, dtype=wide)
 
 
-def _batch_norm_gradient(dy, x, weight, means, variances, eps, training):
+def _batch_norm_gradient(dy, x, weight, statistics, eps, training):
     """dx, dweight and dbias in PyTorch's operations, which have derivatives of their own."""
     wide = _WIDE[x.dtype]
     v, d = x.to(wide).flatten(2) if x.dim() > 2 else x.to(wide)[..., None], None
@@ -586,8 +584,8 @@ def _batch_norm_gradient(dy, x, weight, means, variances, eps, training):
         v = v - v.mean(pool, keepdim=True)
         rstd = (v.square().mean(pool, keepdim=True) + eps).rsqrt()
     else:
-        v = v - means.to(wide).reshape(channel)
-        rstd = (variances.to(wide).reshape(channel) + eps).rsqrt()
+        means, variances = statistics.reshape(2, *channel)
+        v, rstd = v - means, (variances + eps).rsqrt()
     x_hat = v * rstd
     g = d if weight is None else d * weight.reshape(channel).to(wide)
     dx = rstd * g
@@ -601,26 +599,26 @@ class _BatchNorm(Function):
     def forward(ctx, x, weight, bias, means, variances, eps, statistics):
         ctx.eager = _eager(x, weight, bias, means, variances)
         forward = _batch_norm_forward if ctx.eager else _ops.batch_norm_forward.default
-        y, *own_statistics = forward(x, weight, bias, means, variances, eps)
-        ctx.training, ctx.eps = means is None, eps
-        if ctx.training:
-            means, variances = own_statistics
-        ctx.save_for_backward(x, weight, bias, means, variances)
-        statistics.extend(own_statistics)
+        y, own_statistics = forward(x, weight, bias, means, variances, eps)
+        ctx.save_for_backward(x, weight, bias, own_statistics)
+        ctx.spec = eps, means is None
+        statistics.append(own_statistics)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight, bias, means, variances = ctx.saved_tensors
+        x, weight, bias, statistics = ctx.saved_tensors
         want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
         if _wants_formula(dy):
-            dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, means, variances, ctx.eps, ctx.training)
+            dx, dweight, dbias = _batch_norm_gradient(dy, x, weight, statistics, *ctx.spec)
         else:
             backward = _batch_norm_backward if _direct(ctx, dy) else _ops.batch_norm_backward.default
-            want = (want_x, want_weight or want_bias)
-            dx, dweight, dbias = backward(dy, x, weight, means, variances, ctx.eps, ctx.training, *want)
+            dx, dweight, dbias = backward(dy, x, weight, statistics, *ctx.spec, want_x, want_weight or want_bias)
         dweight, dbias = _like(dweight, weight, want_weight), _like(dbias, bias, want_bias)
         return dx if want_x else None, dweight, dbias, None, None, None, None
+
+
+_apply_batch_norm = _apply(_BatchNorm)
 
 
 def _differentiable_batch_norm(*args):
@@ -631,28 +629,30 @@ def _differentiable_batch_norm(*args):
 _SPEC = "Tensor x, Tensor? weight, Tensor? bias, Tensor? means, Tensor? variances, float eps"
 for _name in ("batch_norm", "batch_norm_forward"):
     _operator(
-        f"{_name}({_SPEC}) -> (Tensor, Tensor, Tensor)",
+        f"{_name}({_SPEC}) -> (Tensor, Tensor)",
         _batch_norm_forward,
         _batch_norm_fake,
         _differentiable_batch_norm if _name == "batch_norm" else None,
     )
-_operator(f"batch_norm_out({_SPEC}, *, Tensor(a!) out) -> (Tensor, Tensor)", _batch_norm_out, _batch_norm_out_fake)
+_operator(f"batch_norm_out({_SPEC}, *, Tensor(a!) out) -> Tensor", _batch_norm_out, _batch_norm_out_fake)
 _operator(
-    "batch_norm_backward(Tensor dy, Tensor x, Tensor? weight, Tensor means, Tensor variances, float eps, "
-    "bool training, bool want_x, bool want_weight) -> (Tensor, Tensor, Tensor)",
+    "batch_norm_backward(Tensor dy, Tensor x, Tensor? weight, Tensor statistics, float eps, bool training, "
+    " bool want_x, bool want_weight) -> (Tensor, Tensor, Tensor)",
     _batch_norm_backward,
     _batch_norm_backward_fake,
 )
 
 
-def _update(running_mean, running_var, means, variances, momentum, n):
+def _update(running_mean, running_var, statistics, momentum, n):
     """Move the running statistics towards those of a batch of n values a channel; the variance in its unbiased form."""
-    unbiased, four = n / (n - 1), (running_mean, running_var, means, variances)
-    if _eager(*four) and all(t.dtype is means.dtype and t.is_contiguous() for t in four):
-        addresses = [t.data_ptr() for t in four]
-        cpu.move(*addresses, means.numel(), momentum, unbiased, _LIKE[means.dtype])
-        increment_version((running_mean, running_var))
-        return
+    unbiased, running = n / (n - 1), (running_mean, running_var)
+    if _eager(statistics, *running) and running_mean.is_contiguous() and running_var.is_contiguous():
+        if running_mean.dtype is running_var.dtype is statistics.dtype:
+            addresses = running_mean.data_ptr(), running_var.data_ptr(), *_halves(statistics)
+            cpu.move(*addresses, running_mean.numel(), momentum, unbiased, _LIKE[statistics.dtype])
+            increment_version(running)
+            return
+    means, variances = statistics.chunk(2)
     with torch.no_grad():
         running_mean.mul_(1 - momentum).add_(means, alpha=momentum)
         running_var.mul_(1 - momentum).add_(variances, alpha=momentum * unbiased)
@@ -673,9 +673,10 @@ def batch_norm(
     """torch.nn.functional.batch_norm: pools the examples and positions of each channel  [eq-normalize].
 
     input: (N, C) or (N, C, positions...); the others (C,) or None. In training the batch's statistics are used and the
-    running ones move towards them, else the running ones are used. Returns a tensor like input.
+    running ones move towards them, else the running ones are used. Returns a tensor like input. Gradients are those of
+    the statistics that were used, also if the running ones have changed since (PyTorch refuses then).
     """
-    shape, own = input.shape, (running_mean, running_var)
+    own = (running_mean, running_var)
     if has_torch_function_variadic(input, *own, weight, bias):
         return handle_torch_function(
             batch_norm,
@@ -690,14 +691,14 @@ def batch_norm(
             out=out,
         )
     if (
-        len(shape) < 2
-        or any(p is not None and p.shape != shape[1:2] for p in (weight, bias, *own))
+        not _takes(input, weight, bias, *own)
+        or len(shape := input.shape) < 2
+        or not _are(shape[1:2], weight, bias, *own)
         or (running_mean is None) != (running_var is None)
         or (not training and running_mean is None)
         or input.numel() < 1
         or (training and (input.numel() == shape[1] or eps <= 0))
         or eps < 0
-        or not _takes(input, weight, bias, *own)
     ):
         return _by_torch(torch_functional.batch_norm, out, input, *own, weight, bias, training, momentum, eps)
     arguments = (input, weight, bias, *((None, None) if training else own), eps)
@@ -706,17 +707,18 @@ def batch_norm(
         y = _checked_out(out, input, weight, bias)
         if eager:
             increment_version(out)
-            means, variances = _batch_norm_out(*arguments, out=out)
+            statistics = _batch_norm_out(*arguments, out=out)
         else:
-            means, variances = _ops.batch_norm_out.default(*arguments, out=out)
+            statistics = _ops.batch_norm_out.default(*arguments, out=out)
     elif not eager:
-        y, means, variances = _ops.batch_norm.default(*arguments)
+        y, statistics = _ops.batch_norm.default(*arguments)
     elif _wants_graph(input, weight, bias):
-        y, means, variances = _differentiable_batch_norm(*arguments)
+        box = []
+        y, (statistics,) = _apply_batch_norm(*arguments, box), box
     else:
-        y, means, variances = _batch_norm_forward(*arguments)
+        y, statistics = _batch_norm_forward(*arguments)
     if training and running_mean is not None:
-        _update(running_mean, running_var, means, variances, momentum, input.numel() // shape[1])
+        _update(running_mean, running_var, statistics, momentum, input.numel() // shape[1])
     return y
 
 
@@ -732,20 +734,15 @@ def _around(x, dim):
     return x.numel() // (length * inner), length, inner
 
 
-def _along(rows_kernel, columns_kernel, x, tensors, dim, log):
-    outer, length, inner = _around(x, dim)
-    addresses = [tensor.data_ptr() for tensor in tensors]
-    if inner == 1:
-        rows_kernel(*addresses, outer, length, log, _threads(), _LIKE[x.dtype])
-    else:
-        columns_kernel(*addresses, outer, length, inner, log, _threads(), _LIKE[x.dtype])
-
-
 def _softmax_out(x, dim, log, *, out):
     if x.numel() == 0:
         return
     x, target = x.contiguous(), out if out.is_contiguous() else _empty_like(out)
-    _along(cpu.softmax, cpu.softmax_columns, x, (x, target), dim, log)
+    outer, length, inner = _around(x, dim)
+    if inner == 1:
+        cpu.softmax(x.data_ptr(), target.data_ptr(), outer, length, log, _threads(), _LIKE[x.dtype])
+    else:
+        cpu.softmax_columns(x.data_ptr(), target.data_ptr(), outer, length, inner, log, _threads(), _LIKE[x.dtype])
     if target is not out:
         out.copy_(target)
 
@@ -760,7 +757,12 @@ def _softmax_backward(dy, y, dim, log):
     dx = _empty_like(y)
     if y.numel():
         dy, y = dy.contiguous(), y.contiguous()
-        _along(cpu.softmax_backward, cpu.softmax_backward_columns, y, (dy, y, dx), dim, log)
+        outer, length, inner = _around(y, dim)
+        addresses = dy.data_ptr(), y.data_ptr(), dx.data_ptr()
+        if inner == 1:
+            cpu.softmax_backward(*addresses, outer, length, log, _threads(), _LIKE[y.dtype])
+        else:
+            cpu.softmax_backward_columns(*addresses, outer, length, inner, log, _threads(), _LIKE[y.dtype])
     return dx
 
 
@@ -784,6 +786,8 @@ class _Softmax(Function):
         return y * (dy - (y * dy).sum(dim, keepdim=True)), None, None
 
 
+_apply_softmax = _apply(_Softmax)
+
 for _name in ("softmax", "softmax_forward"):
     _operator(
         f"{_name}(Tensor x, int dim, bool log) -> Tensor",
@@ -802,6 +806,8 @@ _operator(
 def _any_softmax(log, own, torch_function, input, dim, stacklevel, dtype, out):
     if has_torch_function_unary(input):
         return handle_torch_function(own, (input,), input, dim, _stacklevel=stacklevel, dtype=dtype, out=out)
+    if not isinstance(input, torch.Tensor):
+        return torch_function(input, dim)  # which says what is wrong
     if dim is None:
         dim = torch_functional._get_softmax_dim(own.__name__, input.dim(), stacklevel + 1)
     x = input if dtype is None or dtype == input.dtype else input.to(dtype)
@@ -817,7 +823,7 @@ def _any_softmax(log, own, torch_function, input, dim, stacklevel, dtype, out):
     if out is not None:
         increment_version(_checked_out(out, x))
     elif _wants_graph(x):
-        return _Softmax.apply(x, dim, log)
+        return _apply_softmax(x, dim, log)
     else:
         out = _empty_like(x)
     _softmax_out(x, dim, log, out=out)
@@ -913,8 +919,7 @@ def _cross_entropy_gradient(dloss, x, target, weight, reduction, ignore_index, l
     g = dloss.to(wide) / ((w_target * kept).sum() if reduction == 1 else 1)
     evenly = label_smoothing / classes
     each = (1 - label_smoothing) * w_target.unsqueeze(1) * (p - onehot) + evenly * (w.sum() * p - per_class)
-    g = (g * kept).unsqueeze(1)
-    return torch.where(kept.unsqueeze(1), each * g, 0).to(x.dtype)
+    return (each * (g * kept).unsqueeze(1)).to(x.dtype)
 
 
 class _CrossEntropy(Function):
@@ -937,6 +942,9 @@ class _CrossEntropy(Function):
             backward = _cross_entropy_backward if _direct(ctx, dloss) else _ops.cross_entropy_backward.default
             dx = backward(dloss, x, target, weight, saved, *ctx.spec[1:])
         return dx, None, None, None, None
+
+
+_apply_cross_entropy = _apply(_CrossEntropy)
 
 
 def _differentiable_cross_entropy(x, target, weight, *spec):
@@ -979,6 +987,8 @@ def cross_entropy(
     everything = (input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
     if has_torch_function_variadic(input, target, weight):
         return handle_torch_function(cross_entropy, (input, target, weight), *everything)
+    if not isinstance(input, torch.Tensor) or not isinstance(target, torch.Tensor):
+        return torch_functional.cross_entropy(*everything)  # which says what is wrong
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
     if input.dtype is not torch.float32 and torch.is_autocast_enabled("cpu") and input.dtype in _HALF:
@@ -987,7 +997,8 @@ def cross_entropy(
         target = target.float() if target.is_floating_point() else target
     axis = 1 if input.dim() > 1 else 0
     if (
-        input.dim() == 0
+        not _takes(input, weight)
+        or input.dim() == 0
         or input.numel() == 0
         or reduction not in _REDUCTIONS
         or not 0 <= label_smoothing <= 1
@@ -995,7 +1006,6 @@ def cross_entropy(
             weight is not None
             and (weight.shape != input.shape[axis : axis + 1] or weight.requires_grad or weight.dtype != input.dtype)
         )
-        or not _takes(input, weight)
         or not _beside(input, target)
     ):
         return torch_functional.cross_entropy(*everything)
@@ -1017,11 +1027,13 @@ def cross_entropy(
 
 
 def _cross_entropy_of_indices(x, target, weight, reduction, ignore_index, label_smoothing):
+    spec = (_REDUCTIONS[reduction], ignore_index, label_smoothing)
+    target = target if target.dtype is torch.int64 else target.long()
     if not _eager(x, target, weight):
-        operator = _ops.cross_entropy.default
-    else:
-        operator = _differentiable_cross_entropy if _wants_graph(x) else _cross_entropy_forward
-    return operator(x, target.long(), weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)[0]
+        return _ops.cross_entropy.default(x, target, weight, *spec)[0]
+    if _wants_graph(x):
+        return _apply_cross_entropy(x, target, weight, spec, [])
+    return _cross_entropy_forward(x, target, weight, *spec)[0]
 
 
 def _cross_entropy_of_probabilities(input, target, weight, axis, reduction, label_smoothing):

@@ -2,7 +2,7 @@
 and loops shared among PyTorch's own threads. `cpu.py` has the kernels.
 
 Kernels get addresses (`tensor.data_ptr()`) and sizes as plain integers, and `like`, a NumPy scalar whose type says how
-elements are stored. That costs half a microsecond a call, where wrapping each tensor in a NumPy array costs one each.
+elements are stored. That costs half a microsecond a call; to wrap tensors in NumPy arrays costs more for each of them.
 """
 
 import contextlib
@@ -141,7 +141,10 @@ def _openmp():
     return False
 
 
-# Whether loops can be shared at all. Without PyTorch in the process there may be no runtime.
+with contextlib.suppress(ImportError):
+    import torch  # noqa: F401 - brings its OpenMP runtime into the process
+
+# Whether loops can be shared at all. Without PyTorch there may be no runtime.
 OPENMP = _openmp()
 
 

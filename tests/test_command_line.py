@@ -32,8 +32,8 @@ WRONG = RIGHT.replace("z - z.max(axis, keepdims=True)", "z")
 # The limits of a run that is to be over soon.
 QUICK = """
 import sys
-from normlab import check, guard
-guard.CALL_SECONDS, check.IMPORT_SECONDS, check.FILE_SECONDS, check.FILE_BYTES = 0.7, 1.5, 4.0, 1 << 30
+from normlab import check, guard, learner
+guard.CALL_SECONDS, learner.IMPORT_SECONDS, check.FILE_SECONDS, check.FILE_BYTES = 0.7, 1.5, 4.0, 1 << 30
 sys.exit(check.main(sys.argv[1:]))
 """
 
@@ -324,7 +324,7 @@ def test_every_style_and_every_mistake_gets_the_same_verdict_as_by_check(tmp_pat
             chosen = f"next(m.wrong for m in MISTAKES[{name!r}] if m.slug == {mistake.slug!r})"
             sources[f"{name}--{mistake.slug}.py"] = f"from normlab.mistakes import MISTAKES\n{name} = {chosen}\n"
             expected[f"{name}--{mistake.slug}.py"] = (name, False, mistake.slug)
-        module = check_module._load(STYLES / f"{name}.py", "STYLES")
+        module = check_module._function(STYLES / f"{name}.py", "STYLES")
         for number, _ in enumerate(module):
             text = f"""
                 from importlib.util import module_from_spec, spec_from_file_location

@@ -402,18 +402,22 @@ def test_cross_entropy_of_what_is_not_finite(positions, values, dtype):
 
 @every_dtype
 @pytest.mark.parametrize("positions", [False, True])
-def test_the_gradient_where_a_target_is_ignored_is_0(positions, dtype):
-    """Whatever stands there. PyTorch has NaN where NaN or infinity stand."""
+def test_the_gradient_where_a_target_is_ignored(positions, dtype):
+    """0, and as in PyTorch NaN where NaN or infinity stand, or nothing but -infinity."""
     x = torch.linspace(-2, 2, 36).reshape(6, 6).to(dtype)
-    x[2], x[3, 1], x[4, 5] = -np.inf, np.nan, np.inf
-    target = torch.tensor([0, 1, -100, -100, -100, 5])
+    x = torch.cat((x, x[:2]))
+    x[2], x[3, 1], x[4, 5], x[6, 2] = -np.inf, np.nan, np.inf, -np.inf
+    target = torch.tensor([0, 1, -100, -100, -100, 5, -100, -100])
     if positions:
         x, target = x.T[None], target[None]
     x.requires_grad_()
     F.cross_entropy(x, target, label_smoothing=0.1).backward()
     gradient = x.grad[0].T if positions else x.grad
-    assert not gradient[2:5].any()
+    assert gradient[2:5].isnan().all()
+    assert not gradient[6:].any()
     assert gradient[[0, 1, 5]].all()
+    (theirs,) = torch.autograd.grad(torch.nn.functional.cross_entropy(x, target, label_smoothing=0.1), x)
+    assert torch.equal(theirs.isnan(), x.grad.isnan())
 
 
 # ---- Threads ---------------------------------------------------------------------------------------------------------
