@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from normlab import cases, exercises
+from normlab.frame import found, walk
 from normlab.guard import Outcome, run
 from normlab.learner import Unloadable, load
 from normlab.mistakes import MUTATES_INPUT
@@ -66,8 +67,8 @@ def _refusal(bench, candidate, part):
         fault, explain = bench.fault(case, outcome)
         if fault:
             break
-        if type(outcome.value) is np.ndarray:  # right, so of the right size: a wrong one could be a view of terabytes
-            outcome.kept = outcome.value.copy()
+        # It is right, so of the right size: a wrong one could be a view of terabytes.
+        outcome.kept = tuple(array.copy() for array in found(outcome.value, np.ndarray))
     else:
         return _remembers(bench, candidate, outcomes)
     if isinstance(outcome.error, NotImplementedError):
@@ -91,36 +92,47 @@ def _remembers(bench, candidate, outcomes):
     """A refusal, as of `_refusal`, if a candidate that was right everywhere keeps something between calls: it changes
     an answer it gave before, or repeats an answer when it is called with other numbers of the same shape."""
     exercise = bench.exercise
-    case = next((c for c, o in outcomes.items() if o.kept is not None and o.kept.size and np.ptp(o.kept) > 0), None)
+    case = next((c for c, o in outcomes.items() if any(k.size and np.ptp(k) > 0 for k in o.kept)), None)
     if case is None:
         return None
     again = _again(exercise, case, bench.seed)
     outcome = run(candidate, exercise, again, bench.seed)
     fault, _ = bench.fault(again, outcome)
-    if np.array_equal(outcome.value, outcomes[case].kept) and (fault or exercise.returns == "samples"):
+    same = _identical(found(outcome.value, np.ndarray), outcomes[case].kept)
+    if same and (fault or exercise.returns == "samples"):
         fault = "repeats the answer of an earlier call: keep nothing between calls"
     if fault:
         return closed(f"{exercise.name}: on {again.kind}, yours {fault}"), None
     for earlier, before in outcomes.items():
-        if before.kept is not None and not _identical(before.value, before.kept):
+        if not _identical(found(before.value, np.ndarray), before.kept):
             fault = "changes its answer when it is called again: return a new array each time"
             return closed(f"{exercise.name}: on {earlier.kind}, yours {fault}"), None
     return None
 
 
-def _identical(a, b):
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+def _identical(ones, others):
+    """Whether two rows of arrays are the same to the bit."""
+    return len(ones) == len(others) and all(
+        a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+        for a, b in zip(ones, others, strict=True)
+    )
 
 
 def _again(exercise, case, seed):
     """The case once more, with arrays of the same shapes and other numbers."""
 
+    def changed(array):
+        # Turned round, which changes what a norm gives, and halved, which changes what a histogram gives.
+        return np.flip(array) / array.dtype.type(2) if array.dtype.kind == "f" else array
+
     def draw(_):
         args, kwargs = exercise.draw(case, seed)
         if exercise.returns == "samples":
             return (args[0], cases.generator(exercise.name, f"{case.name} again", seed), *args[2:]), kwargs
-        # Turned round, which changes what a norm gives, and halved, which changes what a histogram gives.
-        return (np.flip(args[0]) / args[0].dtype.type(2), *args[1:]), kwargs
+        for i, arg in enumerate(args):
+            if any(array.dtype.kind == "f" for array in found(arg, np.ndarray)):
+                return (*args[:i], walk(arg, changed, np.ndarray), *args[i + 1 :]), kwargs
+        return args, kwargs
 
     return dataclasses.replace(
         case, name=f"{case.name} again", kind=f"a second call, with other numbers ({case.kind})", draw=draw
@@ -168,20 +180,20 @@ def check(candidate, exercise=None, part=None):
     """
     name = exercise if exercise is not None else getattr(candidate, "__name__", None)
     try:
-        found = exercises.find(name)
-        bench = _bench(found)
+        wanted = exercises.find(name)
+        bench = _bench(wanted)
     except ValueError as error:
         raise CheckFailed(closed(str(error))) from None
-    if found.torch_exercise and exercises.torch_or_none() is None:
-        raise CheckFailed(f"{found.name}: this is an exercise in PyTorch, which is not installed here.")
+    if wanted.torch_exercise and exercises.torch_or_none() is None:
+        raise CheckFailed(f"{wanted.name}: this is an exercise in PyTorch, which is not installed here.")
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
     with np.errstate(all="ignore"):  # whatever the caller has set: wrong answers overflow
-        refusal = ((bad := _bad_call(candidate, found)) and (bad, None)) or _refusal(bench, candidate, part)
+        refusal = ((bad := _bad_call(candidate, wanted)) and (bad, None)) or _refusal(bench, candidate, part)
     if refusal:
         raise CheckFailed(*refusal)
-    count = sum(part in (None, case.part) for case in found.cases)
-    print(f"{found.name}{f', {part}' if part else ''}: right on {count} of {count} kinds of input.")
+    count = sum(part in (None, case.part) for case in wanted.cases)
+    print(f"{wanted.name}{f', {part}' if part else ''}: right on {count} of {count} kinds of input.")
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

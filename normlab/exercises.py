@@ -1,18 +1,15 @@
 """The exercises: for each its signature, its truth twice (PyTorch and NumPy), its cases, and what may not be called.
 
 The truth is PyTorch's answer in float64 wherever PyTorch is installed; the NumPy one serves where it is not, and a test
-holds the two together on every case. Add an exercise by adding an entry to EXERCISES, its cases to cases.py and its
-known mistakes to mistakes.py; its text lives in solutions/.
+holds the two together on every case. The exercises of the first chapters stand here, with their cases in cases.py and
+their known mistakes in mistakes.py; each later chapter has a file for all three in chapters/. Texts live in solutions/.
 """
-
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from normlab import cases, reference
+from normlab.chapters import CHAPTERS
+from normlab.frame import Exercise, walk
 
 # What a learner is to write may not be called. Names are those of torch.nn.functional and the torch namespace.
 TORCH_NORMS = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm", "local_response_norm")
@@ -28,32 +25,6 @@ TORCH_SOFTMAXES = (
     "scaled_dot_product_attention",
 )
 TORCH_RESCALING = ("normalize", "histogram", "histc", "histogramdd", "histogram_bin_edges", "bincount")
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise. `expect` completes "On {kind of input}, ..." where a case has no words of its own; `torch_truth`
-    takes the torch module first and float64 tensors after it; `numpy_truth` computes in the dtype of its arrays."""
-
-    name: str
-    stem: str
-    expect: str
-    signature_of: Callable
-    torch_truth: Callable
-    numpy_truth: Callable | None
-    cases: tuple
-    core: bool = False
-    returns: str = "array"  # "array", "float", "tensor", or "samples" (judged by their frequencies)
-    torch_exercise: bool = False
-
-    @cached_property
-    def signature(self):
-        """The signature to write, as text: `softmax(x, axis=-1)`."""
-        return f"{self.name}{inspect.signature(self.signature_of)}"
-
-    def draw(self, case, seed):
-        """Fresh arguments of `case` under `seed`: the same arrays on every call, never shared."""
-        return case.draw(cases.generator(self.name, case.name, seed))
 
 
 # ---- truths in PyTorch -----------------------------------------------------------------------------------------------
@@ -228,6 +199,7 @@ def _entries():
         cases.old_output_cases(),
         returns="tensor",
         torch_exercise=True,
+        may_call=TORCH_NORMS,
     )
     yield _norm(
         "normalize_l1",
@@ -364,6 +336,8 @@ def _entries():
 
 
 EXERCISES = {exercise.name: exercise for exercise in _entries()}
+for _chapter in CHAPTERS:
+    EXERCISES |= {exercise.name: exercise for exercise in _chapter.EXERCISES}
 
 
 def find(name):
@@ -377,13 +351,13 @@ def find(name):
     raise ValueError(f"there is no exercise {str(name)!r}: {hint}")
 
 
-def _map_arrays(args, kwargs, change):
-    """args and kwargs with `change` applied to every array among them."""
+def _map_floats(args, kwargs, change):
+    """args and kwargs with `change` applied to every floating-point array in them."""
 
-    def one(value):
-        return change(value) if isinstance(value, np.ndarray) else value
+    def one(array):
+        return change(array) if array.dtype.kind == "f" else array
 
-    return tuple(one(a) for a in args), {k: one(v) for k, v in kwargs.items()}
+    return walk(args, one, np.ndarray), walk(kwargs, one, np.ndarray)
 
 
 def _resolve(exercise, args, kwargs):
@@ -398,8 +372,13 @@ def wide_dtype(dtype):
     return np.promote_types(dtype, np.float32)
 
 
+def _as_arrays(answer):
+    return tuple(np.asarray(part) for part in answer) if isinstance(answer, tuple) else np.asarray(answer)
+
+
 def truth(exercise, args, kwargs, use_torch=None):
-    """The right answer as a float64 array, by PyTorch, or by NumPy where it is not installed (or use_torch is False).
+    """The right answer as a float64 array (a tuple of arrays where the exercise returns one), by PyTorch, or by NumPy
+    where it is not installed (or use_torch is False).
 
     A right answer that is an error is raised.
     """
@@ -409,13 +388,19 @@ def truth(exercise, args, kwargs, use_torch=None):
     if not use_torch:
         if exercise.numpy_truth is None:
             raise RuntimeError(f"{exercise.name} is an exercise in PyTorch: it needs torch installed")
-        args, kwargs = _map_arrays(args, kwargs, lambda a: a.astype(np.float64))
+        args, kwargs = _map_floats(args, kwargs, lambda a: a.astype(np.float64))
         with np.errstate(all="ignore"):
-            return np.asarray(exercise.numpy_truth(*args, **kwargs))
+            return _as_arrays(exercise.numpy_truth(*args, **kwargs))
     torch = torch_or_none()
-    args, kwargs = _map_arrays(args, kwargs, lambda a: torch.from_numpy(np.ascontiguousarray(a, np.float64)))
+
+    def tensor(array):
+        wide = np.float64 if array.dtype.kind == "f" else array.dtype
+        return torch.from_numpy(np.array(array, wide, order="C"))
+
+    args, kwargs = walk(args, tensor, np.ndarray), walk(kwargs, tensor, np.ndarray)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        return exercise.torch_truth(torch, *args, **kwargs).numpy()
+        answer = exercise.torch_truth(torch, *args, **kwargs)
+    return _as_arrays(walk(answer, lambda t: t.detach().numpy(), torch.Tensor))
 
 
 def plain(exercise, args, kwargs):
@@ -423,9 +408,9 @@ def plain(exercise, args, kwargs):
     if exercise.numpy_truth is None:
         return None
     args, kwargs = _resolve(exercise, args, kwargs)
-    args, kwargs = _map_arrays(args, kwargs, lambda a: a.astype(wide_dtype(a.dtype)))
+    args, kwargs = _map_floats(args, kwargs, lambda a: a.astype(wide_dtype(a.dtype)))
     with np.errstate(all="ignore"):
-        return np.asarray(exercise.numpy_truth(*args, **kwargs))
+        return _as_arrays(exercise.numpy_truth(*args, **kwargs))
 
 
 def moved_by_one_rounding(exercise, args, kwargs, rng):
@@ -436,7 +421,7 @@ def moved_by_one_rounding(exercise, args, kwargs, rng):
         return x.astype(np.float64) * (1 + half_ulp * rng.uniform(-1, 1, x.shape))
 
     args, kwargs = _resolve(exercise, args, kwargs)
-    return truth(exercise, *_map_arrays(args, kwargs, moved), use_torch=False)
+    return truth(exercise, *_map_floats(args, kwargs, moved), use_torch=False)
 
 
 def torch_or_none():

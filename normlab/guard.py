@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normlab.exercises import TORCH_NORMS, TORCH_RESCALING, TORCH_SOFTMAXES
+from normlab.frame import found, is_given
 from normlab.mistakes import CALLS_THE_ANSWER
 
 CALL_SECONDS = 10.0  # for one call on one small case; a slow right answer in pure Python takes well under two
@@ -39,12 +40,12 @@ class Stop(BaseException):
 
 @dataclass
 class Outcome:
-    """What a candidate did on one case: the value it returned (and `kept`, a copy, once it is found right) or the
-    exception it raised; `stopped` says why it was refused without an answer, and under which slug; `mutated` that it
-    changed an argument; `idle` that a sampler drew nothing from its generator."""
+    """What a candidate did on one case: the value it returned (and `kept`, copies of its arrays, once it is found
+    right) or the exception it raised; `stopped` says why it was refused without an answer, and under which slug;
+    `mutated` that it changed an argument; `idle` that a sampler drew nothing from its generator."""
 
     value: object = None
-    kept: np.ndarray | None = None
+    kept: tuple = ()
     error: BaseException | None = None
     stopped: str | None = None
     slug: str | None = None
@@ -84,12 +85,20 @@ class _SamplerRng:
         raise Stop(f"calls rng.{name}: the randomness is to come from rng.gumbel or rng.random alone")
 
 
-def _refuse_forbidden_calls(normlab_too):
+def _refuse_forbidden_calls(exercise, normlab_too):
     """A profile function that stops a call of what the exercise is to write, under whatever name it was imported."""
-    forbidden = {*TORCH_NORMS, *TORCH_SOFTMAXES, *TORCH_RESCALING}
+    forbidden = {*TORCH_NORMS, *TORCH_SOFTMAXES, *TORCH_RESCALING} - {*exercise.may_call}
+    means = "from PyTorch's simpler operations" if exercise.torch_exercise else "with NumPy"
 
     def stop(name):
-        raise Stop(f"calls {name}: this exercise is to write it, with NumPy")
+        raise Stop(f"calls {name}: this exercise is to write it, {means}")
+
+    def from_outside(frame):
+        """Whether a function of normlab is called by others, and was not handed to them to be called."""
+        module = frame.f_globals.get("__name__") or ""
+        if not module.startswith("normlab.") or module in (__name__, "normlab.frame") or is_given(frame.f_code):
+            return False
+        return not ((frame.f_back and frame.f_back.f_globals.get("__name__")) or "").startswith("normlab.")
 
     def torch_name(name):
         bare = name.strip("_")
@@ -104,7 +113,7 @@ def _refuse_forbidden_calls(normlab_too):
             module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
             if module.startswith("scipy.special"):
                 stop(f"scipy.special ({name})")
-            if normlab_too and module.startswith("normlab.") and module != __name__:
+            if normlab_too and from_outside(frame):
                 stop("normlab")
             if module == "torch._ops" and name == "__call__":
                 name = str(frame.f_locals.get("self")).split(".")[1:2]
@@ -247,8 +256,7 @@ def guard(seconds, profile=None):
 
 
 def _bytes_of(args, kwargs):
-    arrays = (a for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray))
-    return [(a.shape, a.dtype, a.tobytes()) for a in arrays]
+    return [(a.shape, a.dtype, a.tobytes()) for a in found((args, kwargs), np.ndarray)]
 
 
 def run(candidate, exercise, case, seed, watched=True):
@@ -258,13 +266,14 @@ def run(candidate, exercise, case, seed, watched=True):
         args = (args[0], _SamplerRng(args[1]), *args[2:])
     before = _bytes_of(args, kwargs)
     profile = None
-    if watched and not exercise.torch_exercise:
+    if watched:
         # A known mistake may run from its own file: that is how the tests and the curious try them.
-        profile = _refuse_forbidden_calls(getattr(candidate, "__module__", "") != "normlab.mistakes")
+        own = str(getattr(candidate, "__module__", "")).startswith(("normlab.mistakes", "normlab.chapters."))
+        profile = _refuse_forbidden_calls(exercise, normlab_too=not own)
     outcome = Outcome()
     try:
         with guard(CALL_SECONDS, profile):
-            outcome.value = candidate(*args, **kwargs)
+            outcome.value = exercise.drive(candidate, *args, **kwargs)
             if inspect.iscoroutine(outcome.value):
                 outcome.value.close()  # or Python complains on stderr that nobody awaited it
     except Stop:

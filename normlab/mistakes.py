@@ -6,40 +6,22 @@ refused, for its own reason, and that no two of an exercise can be confused.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from normlab.axes import LETTERS, ngds_shape
+from normlab.chapters import CHAPTERS
+from normlab.frame import mistakes_table
 
 # Slugs of what check() observes directly instead of recognizing by the answers.
 MUTATES_INPUT = "mutates-input"
 CALLS_THE_ANSWER = "calls-the-answer"
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """`slug` is stable: class reports count by it. `variants` make the same mistake with other constants, or in other
-    arithmetic. `noisy`: its wrong answers are rounding noise, which depends on the order of operations, so only where
-    and how badly it fails is compared; `trace`, if given, must hold for each answer besides."""
-
-    slug: str
-    sentence: str
-    wrong: Callable
-    variants: tuple = ()
-    noisy: bool = False
-    trace: Callable | None = None
-
-
 # Small numbers that people add where none belongs.
 TINY = (1e-6, 1e-8, 1e-12, 1e-10, 1e-9, 1e-7, 1e-5, 1e-3)
 
-MISTAKES = {}
-
-
-def _add(exercise, slug, sentence, wrong, *variants, noisy=False, trace=None):
-    MISTAKES.setdefault(exercise, []).append(Mistake(slug, sentence, wrong, variants, noisy, trace))
+MISTAKES, _add = mistakes_table()
 
 
 def _with(right, **switches):
@@ -2018,3 +2000,6 @@ for _name, _right in {
     _add(
         _name, "always-float64", "returns float64 always: the answer keeps the dtype of the input", _in_float64(_right)
     )
+
+for _chapter in CHAPTERS:
+    MISTAKES |= _chapter.MISTAKES

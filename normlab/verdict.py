@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from normlab import cases, exercises
+from normlab.frame import found
 from normlab.guard import run
 from normlab.mistakes import MISTAKES
 
@@ -12,35 +13,55 @@ FALSE_ALARM = 1e-9  # of one statistical case on a right sampler; every exercise
 
 
 @dataclass
-class Right:
-    """The right answer of a case: a float64 array, or `raises`; the tolerance and the dtype the answer must have."""
+class Piece:
+    """One part of a right answer: a float64 array, the tolerance, and the dtype and shape the answer must have."""
 
-    value: np.ndarray | None
-    raises: type | None
+    name: str
+    kind: str
+    value: np.ndarray
     tolerance: float = 0.0
     dtype: np.dtype | None = None
     shape: tuple = ()
 
 
+@dataclass
+class Right:
+    """The right answer of a case: its pieces (one, unless the answer is a tuple), or `raises`."""
+
+    pieces: tuple = ()
+    raises: type | None = None
+
+
+def _tuple(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
 def right_answer(exercise, case, seed):
-    args, kwargs = exercise.draw(case, seed)
     if case.raises:
-        return Right(None, case.raises)
-    value = exercises.truth(exercise, args, kwargs)
-    if exercise.returns == "samples":
-        size = args[2] if isinstance(args[2], tuple) else (args[2],)
-        return Right(value, None, shape=size)
-    if exercise.returns == "tensor":
-        eps = float(np.finfo(np.float32).eps)
-        return Right(value, None, 20 * eps * float(np.abs(value).max()), np.dtype(np.float32), value.shape)
+        return Right(raises=case.raises)
+    truths = _tuple(exercises.truth(exercise, *exercise.draw(case, seed)))
     args, kwargs = exercise.draw(case, seed)
-    dtype = args[0].dtype
-    far = ()
+    arrays = [array for array in found((args, kwargs), np.ndarray) if array.dtype.kind == "f"]
+    dtype = arrays[0].dtype if arrays else np.dtype(np.float64)
+    formulas = exercises.plain(exercise, args, kwargs)
+    formulas = truths if formulas is None else _tuple(formulas)
+    rounded, magnitude = (None,) * len(truths), 0.0
     if case.far:
-        rounded = exercises.moved_by_one_rounding(exercise, args, kwargs, np.random.default_rng(0))
-        far = rounded, max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in args if isinstance(a, np.ndarray))
-    allowed = cases.tolerance(value, exercises.plain(exercise, args, kwargs), dtype, *far)
-    return Right(value, None, allowed, dtype, value.shape)
+        rounded = _tuple(exercises.moved_by_one_rounding(exercise, args, kwargs, np.random.default_rng(0)))
+        magnitude = max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)
+    pieces = []
+    for (name, kind), value, formula, moved in zip(exercise.pieces, truths, formulas, rounded, strict=True):
+        if kind == "samples":
+            pieces.append(Piece(name, kind, value, shape=args[2] if isinstance(args[2], tuple) else (args[2],)))
+        elif kind == "int":
+            pieces.append(Piece(name, kind, value.astype(np.float64)))
+        elif kind == "tensor":
+            allowed = 20 * float(np.finfo(np.float32).eps) * float(np.abs(value).max())
+            pieces.append(Piece(name, kind, value, allowed, np.dtype(np.float32), value.shape))
+        else:
+            allowed = cases.tolerance(value, formula, dtype, moved, magnitude)
+            pieces.append(Piece(name, kind, value, allowed, dtype, value.shape))
+    return Right(tuple(pieces))
 
 
 def first_line(error):
@@ -68,37 +89,63 @@ def _axes(count):
     return f"{count} axis" if count == 1 else f"{count} axes"
 
 
-def _wrong_kind(exercise, right, value):
-    """What is wrong with the type, dtype or shape of an answer, or None; and the answer as a float64 array."""
+def _wrong_kind(piece, value):
+    """What is wrong with the type, dtype or shape of (a part of) an answer, or None; and it as a float64 array."""
     if value is None:
         return "returns None: is the return statement missing?", None
-    if exercise.returns == "float":
-        if isinstance(value, (float, np.floating)) or (
-            type(value) is np.ndarray and value.shape == () and value.dtype.kind == "f"
-        ):
+    kind = piece.kind
+    if kind in ("float", "int"):
+        types, letters = ((float, np.floating), "f") if kind == "float" else ((int, np.integer), "iu")
+        array = type(value) is np.ndarray and value.shape == () and value.dtype.kind in letters
+        if array or (isinstance(value, types) and not isinstance(value, bool)):
             return None, np.asarray(value, np.float64)
-        return f"returns {named_type(value)} where a float is right", None
-    if exercise.returns == "tensor":
+        return f"returns {named_type(value)} where {'a float' if kind == 'float' else 'an int'} is right", None
+    if kind == "tensor":
         torch = exercises.torch_or_none()
         if type(value) is not torch.Tensor:
             return f"returns {named_type(value)} where a torch.Tensor is right", None
         dtype, value = str(value.dtype).removeprefix("torch."), value.detach().cpu().double().numpy()
     else:
-        scalar = right.shape == () and isinstance(value, np.generic)
+        scalar = piece.shape == () and isinstance(value, np.generic)
         if type(value) is not np.ndarray and not scalar:
-            wanted = "a NumPy scalar" if right.shape == () else "a NumPy array"
+            wanted = "a NumPy scalar" if piece.shape == () else "a NumPy array"
             return f"returns {named_type(value)} where {wanted} is right", None
         dtype = str(value.dtype)
-    if exercise.returns == "samples":
+    if kind == "samples":
         if np.dtype(dtype).kind not in "iu":
             return f"returns {dtype} where integers (the indices of the classes) are right", None
-    elif dtype != str(right.dtype):
-        return f"returns {dtype} where {right.dtype} is right", None
-    if value.shape != right.shape:
-        if value.ndim != len(right.shape):
-            return f"returns an array with {_axes(value.ndim)} where {_axes(len(right.shape))} would be right", None
+    elif dtype != str(piece.dtype) and not (kind == "numbers" and np.dtype(dtype).kind == "f"):
+        return f"returns {dtype} where {piece.dtype} is right", None
+    if value.shape != piece.shape:
+        if value.ndim != len(piece.shape):
+            return f"returns an array with {_axes(value.ndim)} where {_axes(len(piece.shape))} would be right", None
         return "returns an array of the wrong shape", None
-    return None, np.asarray(value) if exercise.returns == "samples" else np.asarray(value, np.float64)
+    return None, np.asarray(value) if kind == "samples" else np.asarray(value, np.float64)
+
+
+def _about(piece, wrong):
+    return f"({piece.name}) {wrong}" if piece.name else wrong
+
+
+def _wrong_kinds(right, value):
+    """What is wrong with the answer's type, or with that of one of its parts, or None; and all parts as arrays."""
+    if not right.pieces[0].name:
+        wrong, array = _wrong_kind(right.pieces[0], value)
+        return wrong, [array]
+    names = ", ".join(piece.name for piece in right.pieces)
+    if value is None:
+        return _wrong_kind(right.pieces[0], None)
+    if not isinstance(value, (tuple, list)):
+        return f"returns {named_type(value)} where a tuple is right: ({names})", None
+    if len(value) != len(right.pieces):
+        return f"returns {len(value)} values where {len(right.pieces)} are right: ({names})", None
+    arrays = []
+    for piece, part in zip(right.pieces, value, strict=True):
+        wrong, array = _wrong_kind(piece, part)
+        if wrong:
+            return _about(piece, wrong), None
+        arrays.append(array)
+    return None, arrays
 
 
 def wrong_values(truth, allowed, value):
@@ -150,7 +197,7 @@ def _wrong_frequencies(p, samples):
     return None
 
 
-def fault_of(exercise, right, outcome, hidden):
+def fault_of(right, outcome, hidden):
     """What the candidate did wrong on this case, as a verb phrase, or None if it is right; and whether that is about
     what the exercise asks for, so that it helps to say what would have been right."""
     if outcome.stopped:
@@ -168,20 +215,25 @@ def fault_of(exercise, right, outcome, hidden):
         return "changes its input: work on a copy", False
     if right.raises:
         return f"returns {named_type(outcome.value)} instead of raising {right.raises.__name__}", True
-    wrong, value = _wrong_kind(exercise, right, outcome.value)
+    wrong, arrays = _wrong_kinds(right, outcome.value)
     if wrong:
         return wrong, False
-    if exercise.returns == "samples":
-        if outcome.idle and value.size and len(right.value) > 1:
-            return "draws nothing from rng: the randomness is to come from rng.gumbel or rng.random", False
-        return _wrong_frequencies(right.value, value), True
-    return wrong_values(right.value, right.tolerance, value), True
+    for piece, value in zip(right.pieces, arrays, strict=True):
+        if piece.kind == "samples":
+            if outcome.idle and value.size and len(piece.value) > 1:
+                return "draws nothing from rng: the randomness is to come from rng.gumbel or rng.random", False
+            wrong = _wrong_frequencies(piece.value, value)
+        else:
+            wrong = wrong_values(piece.value, piece.tolerance, value)
+        if wrong:
+            return _about(piece, wrong), True
+    return None, True
 
 
 # ---- naming the mistake ----------------------------------------------------------------------------------------------
 
 
-def _alike(exercise, right, mistake, one, other):
+def _alike(right, mistake, one, other):
     """Whether the candidate's outcome is the same wrong answer as the mistake's."""
     if one.stopped or other.stopped or one.mutated != other.mutated:
         return False
@@ -189,23 +241,27 @@ def _alike(exercise, right, mistake, one, other):
         kinds = {type(one.error), type(other.error)}
         return len(kinds) == 1 or kinds == {TypeError, AttributeError}  # how None fails depends on what is done to it
     if right.raises:  # the right answer is an error, so there is no shape to compare with
-        return _equal_arrays(one.value, other.value)
-    (wrong_a, a), (wrong_b, b) = _wrong_kind(exercise, right, one.value), _wrong_kind(exercise, right, other.value)
+        return _equal(one.value, other.value)
+    (wrong_a, a), (wrong_b, b) = _wrong_kinds(right, one.value), _wrong_kinds(right, other.value)
     if wrong_a or wrong_b:
-        return wrong_a == wrong_b and type(one.value) is type(other.value) and _equal_arrays(one.value, other.value)
-    if mistake.trace and not mistake.trace(a):
+        return wrong_a == wrong_b and type(one.value) is type(other.value) and _equal(one.value, other.value)
+    if mistake.trace and not mistake.trace(*a):
         return False
-    if mistake.noisy:
-        one_size, other_size = (_size_of_error(right.value, x) for x in (a, b))
-        return one_size < 30 * other_size and other_size < 30 * one_size
-    if exercise.returns == "samples":
-        classes = len(right.value)
+    return all(_alike_piece(*three, mistake.noisy) for three in zip(right.pieces, a, b, strict=True))
+
+
+def _alike_piece(piece, a, b, noisy):
+    if noisy:
+        one_size, other_size = (_size_of_error(piece.value, x) for x in (a, b))
+        return one_size <= 30 * other_size and other_size <= 30 * one_size
+    if piece.kind == "samples":
+        classes = len(piece.value)
         inside = all(x.size == 0 or (x.min() >= 0 and x.max() < classes) for x in (a, b))
         return inside and np.abs(_frequencies(a, classes) - _frequencies(b, classes)).max() < 0.01
     scale = max(np.abs(b[np.isfinite(b)]).max(initial=0.0), 1e-300)
-    stretch = max(1.0, scale / max(np.abs(right.value[np.isfinite(right.value)]).max(initial=0.0), 1e-300))
-    ulps = 16 * float(np.finfo(right.dtype or np.float64).eps) * scale
-    return wrong_values(b, max(right.tolerance * stretch, ulps), a) is None
+    stretch = max(1.0, scale / max(np.abs(piece.value[np.isfinite(piece.value)]).max(initial=0.0), 1e-300))
+    ulps = 16 * float(np.finfo(piece.dtype or np.float64).eps) * scale
+    return wrong_values(b, max(piece.tolerance * stretch, ulps), a) is None
 
 
 def _size_of_error(truth, value):
@@ -215,8 +271,10 @@ def _size_of_error(truth, value):
         return float(np.nan_to_num(np.abs(value - truth) / scale, nan=1.0, posinf=1.0).clip(0, 1).max(initial=0.0))
 
 
-def _equal_arrays(a, b):
+def _equal(a, b):
     """Whether two answers of the wrong kind are the same numbers all the same."""
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
+        return len(a) == len(b) and all(_equal(*pair) for pair in zip(a, b, strict=True))
     try:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     except (TypeError, ValueError, RuntimeError):
@@ -246,7 +304,7 @@ class Bench:
                     self.told_apart(mistake, number, case)
 
     def fault(self, case, outcome):
-        return fault_of(self.exercise, self.right(case), outcome, self.hidden)
+        return fault_of(self.right(case), outcome, self.hidden)
 
     def told_apart(self, mistake, number, case):
         """What variant `number` of the mistake does on the case if that is wrong there, else None."""
@@ -271,8 +329,7 @@ class Bench:
                     continue
                 telling = {case: wrong for case in outcomes if (wrong := self.told_apart(mistake, number, case))}
                 if len(telling) > most and all(
-                    self.fault(case, outcomes[case])[0]
-                    and _alike(self.exercise, self.right(case), mistake, outcomes[case], wrong)
+                    self.fault(case, outcomes[case])[0] and _alike(self.right(case), mistake, outcomes[case], wrong)
                     for case, wrong in telling.items()
                 ):
                     best, most = mistake, len(telling)

@@ -1,0 +1,131 @@
+"""What an exercise is, and a known mistake: the words in which the chapters' tables are written."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from normlab import cases
+
+
+def call(candidate, *args, **kwargs):
+    """How most candidates are used."""
+    return candidate(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. `expect` completes "On {kind of input}, ..." where a case has no words of its own; `torch_truth`
+    takes the torch module first and float64 tensors after it; `numpy_truth` computes in the dtype of its arrays.
+
+    `returns` is the kind of the answer: "array"; "numbers", an array of any floating dtype; "float"; "int"; "tensor";
+    "samples", judged by their frequencies; or a (name, kind) for each part of a tuple. `drive` uses the candidate where
+    calling it is not enough: it gets the candidate and the case's arguments, and what it returns is judged. `may_call`
+    names functions of PyTorch that this exercise allows though others refuse them.
+    """
+
+    name: str
+    stem: str
+    expect: str
+    signature_of: Callable
+    torch_truth: Callable
+    numpy_truth: Callable | None
+    cases: tuple
+    core: bool = False
+    returns: str | tuple = "array"
+    torch_exercise: bool = False
+    drive: Callable = call
+    may_call: tuple = ()
+
+    @cached_property
+    def signature(self):
+        """The signature to write, as text: `softmax(x, axis=-1)`."""
+        return f"{self.name}{inspect.signature(self.signature_of)}"
+
+    @property
+    def pieces(self):
+        """(name, kind) of each part of the answer; the name is empty where the answer is no tuple."""
+        return self.returns if isinstance(self.returns, tuple) else (("", self.returns),)
+
+    def draw(self, case, seed):
+        """Fresh arguments of `case` under `seed`: the same arrays on every call, never shared."""
+        return case.draw(cases.generator(self.name, case.name, seed))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`slug` is stable: class reports count by it. `variants` make the same mistake with other constants, or in other
+    arithmetic. `noisy`: its wrong answers are rounding noise, which depends on the order of operations, so only where
+    and how badly it fails is compared; `trace`, if given, must hold for each answer besides."""
+
+    slug: str
+    sentence: str
+    wrong: Callable
+    variants: tuple = ()
+    noisy: bool = False
+    trace: Callable | None = None
+
+
+def mistakes_table():
+    """An empty table, exercise -> its mistakes, and the function that adds to it."""
+    table = {}
+
+    def add(exercise, slug, sentence, wrong, *variants, noisy=False, trace=None):
+        table.setdefault(exercise, []).append(Mistake(slug, sentence, wrong, variants, noisy, trace))
+
+    return table, add
+
+
+# ---- what is handed to a candidate -----------------------------------------------------------------------------------
+
+_given = set()
+
+
+def given(function):
+    """Marks a function of ours that candidates may call, such as the f of numerical_gradient(f, ...)."""
+    _given.add(function.__code__)
+    return function
+
+
+def is_given(code):
+    return code in _given
+
+
+class Once:
+    """An iterator over `values` that can be looked at once, as a stream can. What else a list could do raises."""
+
+    def __init__(self, values):
+        self._values, self._begun = iter(values), False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._values)
+
+    def __len__(self):
+        raise TypeError("a stream has no len()")
+
+    def __getitem__(self, index):
+        raise TypeError("a stream has no items to index: take them one by one, in a for loop")
+
+
+# ---- walking through arguments and answers ---------------------------------------------------------------------------
+
+
+def walk(value, change, kind):
+    """`value` with `change` applied to everything of type `kind` in it, through lists, tuples and dicts."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(walk(v, change, kind) for v in value)
+    if isinstance(value, dict):
+        return {name: walk(v, change, kind) for name, v in value.items()}
+    return value
+
+
+def found(value, kind):
+    """Everything of type `kind` in `value`, in order."""
+    inside = []
+    walk(value, lambda v: (inside.append(v), v)[1], kind)
+    return inside
