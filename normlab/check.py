@@ -84,7 +84,8 @@ def _refusal(bench, candidate, part):
         here = {c: o for c, o in everywhere.items() if c.part == case.part}
         mistake = bench.name(here, case, fewest=2, noisy_too=False)
     if mistake:
-        return closed(f"{exercise.name}: {expected} {mistake.sentence}"), mistake.slug
+        what = f"{fault}; it {mistake.sentence}" if exercise.explain else mistake.sentence
+        return closed(f"{exercise.name}: {expected} {what}"), mistake.slug
     return closed(f"{exercise.name}: {expected if explain else f'on {case.kind}, yours'} {fault}"), None
 
 

@@ -13,15 +13,21 @@ def call(candidate, *args, **kwargs):
     return candidate(*args, **kwargs)
 
 
+class Misfit(Exception):
+    """What `drive` raises when a candidate lacks what it has to have: a verb phrase that goes on after "yours", and
+    that quotes nothing of the case."""
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise. `expect` completes "On {kind of input}, ..." where a case has no words of its own; `torch_truth`
     takes the torch module first and float64 tensors after it; `numpy_truth` computes in the dtype of its arrays.
 
     `returns` is the kind of the answer: "array"; "numbers", an array of any floating dtype; "float"; "int"; "tensor";
-    "samples", judged by their frequencies; or a (name, kind) for each part of a tuple. `drive` uses the candidate where
-    calling it is not enough: it gets the candidate and the case's arguments, and what it returns is judged. `may_call`
-    names functions of PyTorch that this exercise allows though others refuse them.
+    "samples", judged by their frequencies; "verdicts", a list of True and False; or a (name, kind) for each part of a
+    tuple. `drive` uses the candidate where calling it is not enough: it gets the candidate and the case's arguments,
+    and what it returns is judged. `explain(args, truth, value)` puts a wrong answer of the right kind into words, as a
+    verb phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them.
     """
 
     name: str
@@ -35,6 +41,7 @@ class Exercise:
     returns: str | tuple = "array"
     torch_exercise: bool = False
     drive: Callable = call
+    explain: Callable | None = None
     may_call: tuple = ()
 
     @cached_property
@@ -102,6 +109,9 @@ class Once:
 
     def __next__(self):
         return next(self._values)
+
+    def __bool__(self):
+        return True  # as of any iterator: without this, Python would ask for len()
 
     def __len__(self):
         raise TypeError("a stream has no len()")

@@ -1,11 +1,13 @@
 """Judges one Outcome: right or wrong against PyTorch, in words, and which known mistake it equals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from normlab import cases, exercises
-from normlab.frame import found
+from normlab.frame import Misfit, found
 from normlab.guard import run
 from normlab.mistakes import MISTAKES
 
@@ -22,6 +24,7 @@ class Piece:
     tolerance: float = 0.0
     dtype: np.dtype | None = None
     shape: tuple = ()
+    explain: Callable | None = None  # of a wrong value
 
 
 @dataclass
@@ -53,6 +56,8 @@ def right_answer(exercise, case, seed):
     for (name, kind), value, formula, moved in zip(exercise.pieces, truths, formulas, rounded, strict=True):
         if kind == "samples":
             pieces.append(Piece(name, kind, value, shape=args[2] if isinstance(args[2], tuple) else (args[2],)))
+        elif kind == "verdicts":
+            pieces.append(Piece(name, kind, value, explain=partial(exercise.explain, args)))
         elif kind == "int":
             pieces.append(Piece(name, kind, value.astype(np.float64)))
         elif kind == "tensor":
@@ -100,6 +105,10 @@ def _wrong_kind(piece, value):
         if array or (isinstance(value, types) and not isinstance(value, bool)):
             return None, np.asarray(value, np.float64)
         return f"returns {named_type(value)} where {'a float' if kind == 'float' else 'an int'} is right", None
+    if kind == "verdicts":
+        other = [answer for answer in value if not isinstance(answer, (bool, np.bool_))]
+        wrong = f"returns {named_type(other[0])} where True or False is right" if other else None
+        return wrong, None if other else np.asarray(value, np.float64)
     if kind == "tensor":
         torch = exercises.torch_or_none()
         if type(value) is not torch.Tensor:
@@ -207,6 +216,8 @@ def fault_of(right, outcome, hidden):
     if outcome.error is not None:
         if right.raises and isinstance(outcome.error, right.raises):
             return None, False
+        if isinstance(outcome.error, Misfit) and not right.raises:
+            return str(outcome.error), True
         # The text of an error may quote hidden inputs, so it is shown only where the inputs are public.
         text = "" if hidden else first_line(outcome.error)
         instead = f" instead of {right.raises.__name__}" if right.raises else ""
@@ -223,6 +234,8 @@ def fault_of(right, outcome, hidden):
             if outcome.idle and value.size and len(piece.value) > 1:
                 return "draws nothing from rng: the randomness is to come from rng.gumbel or rng.random", False
             wrong = _wrong_frequencies(piece.value, value)
+        elif piece.explain:
+            wrong = None if np.array_equal(value, piece.value) else piece.explain(piece.value, value)
         else:
             wrong = wrong_values(piece.value, piece.tolerance, value)
         if wrong:
@@ -239,6 +252,8 @@ def _alike(right, mistake, one, other):
         return False
     if one.error is not None or other.error is not None:
         kinds = {type(one.error), type(other.error)}
+        if kinds == {Misfit}:
+            return str(one.error) == str(other.error)
         return len(kinds) == 1 or kinds == {TypeError, AttributeError}  # how None fails depends on what is done to it
     if right.raises:  # the right answer is an error, so there is no shape to compare with
         return _equal(one.value, other.value)
@@ -251,6 +266,8 @@ def _alike(right, mistake, one, other):
 
 
 def _alike_piece(piece, a, b, noisy):
+    if piece.kind == "verdicts":
+        return np.array_equal(a, b)
     if noisy:
         one_size, other_size = (_size_of_error(piece.value, x) for x in (a, b))
         return one_size <= 30 * other_size and other_size <= 30 * one_size
@@ -259,7 +276,8 @@ def _alike_piece(piece, a, b, noisy):
         inside = all(x.size == 0 or (x.min() >= 0 and x.max() < classes) for x in (a, b))
         return inside and np.abs(_frequencies(a, classes) - _frequencies(b, classes)).max() < 0.01
     scale = max(np.abs(b[np.isfinite(b)]).max(initial=0.0), 1e-300)
-    stretch = max(1.0, scale / max(np.abs(piece.value[np.isfinite(piece.value)]).max(initial=0.0), 1e-300))
+    own = np.abs(piece.value[np.isfinite(piece.value)]).max(initial=0.0)
+    stretch = max(1.0, scale / own) if own > 0 else 1.0
     ulps = 16 * float(np.finfo(piece.dtype or np.float64).eps) * scale
     return wrong_values(b, max(piece.tolerance * stretch, ulps), a) is None
 

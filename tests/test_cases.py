@@ -64,6 +64,8 @@ FIXED = {
     ("old_output", "large-seed"),
     ("rms_norm", "no-tokens"),
     ("layer_norm", "no-tokens"),
+    ("welford", "empty"),
+    ("merge_statistics", "both-empty"),
 }
 
 

@@ -20,6 +20,11 @@ CHAPTERS = {
     "shape": ["histogram_probabilities", "histogram_density*", "held_out_log_likelihood"],
     "softmax": ["softmax*", "logsumexp", "gumbel_max", "bayes_posterior"],
     "axes": ["batch_norm*", "layer_norm*", "instance_norm", "group_norm*", "rms_norm"],
+    "running": ["BatchNorm*", "fold_batch_norm"],
+    "cross_entropy": ["log_softmax*", "cross_entropy*", "cross_entropy_backward", "softmax_backward"],
+    "backward": ["numerical_gradient", "layer_norm_backward*", "batch_norm_backward", "rms_norm_backward"],
+    "hunt": ["mutant_hunt"],
+    "variance": ["two_pass_variance", "welford", "merge_statistics*"],
 }
 
 
@@ -71,6 +76,20 @@ def test_the_exercises_and_their_chapters():
         "instance_norm": "instance_norm(x, weight=None, bias=None, eps=1e-05)",
         "group_norm": "group_norm(x, num_groups, weight=None, bias=None, eps=1e-05)",
         "rms_norm": "rms_norm(x, normalized_shape, weight=None, eps=None)",
+        "BatchNorm": "BatchNorm(num_features, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)",
+        "fold_batch_norm": "fold_batch_norm(weight, bias, running_mean, running_var, gamma, beta, eps=1e-05)",
+        "log_softmax": "log_softmax(x, axis=-1)",
+        "cross_entropy": "cross_entropy(logits, target, ignore_index=-100)",
+        "cross_entropy_backward": "cross_entropy_backward(logits, target, ignore_index=-100)",
+        "softmax_backward": "softmax_backward(dy, y, axis=-1)",
+        "numerical_gradient": "numerical_gradient(f, x, dy, h)",
+        "layer_norm_backward": "layer_norm_backward(dy, x, weight, eps=1e-05)",
+        "batch_norm_backward": "batch_norm_backward(dy, x, weight, eps=1e-05)",
+        "rms_norm_backward": "rms_norm_backward(dy, x, weight, eps=1e-06)",
+        "mutant_hunt": "mutant_hunt(candidate)",
+        "two_pass_variance": "two_pass_variance(x)",
+        "welford": "welford(stream)",
+        "merge_statistics": "merge_statistics(a, b)",
     }.items(),
 )
 def test_signatures(name, signature):

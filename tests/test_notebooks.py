@@ -224,9 +224,13 @@ def test_release_publishes_no_answer(repo):
         for cell in released.cells:
             lines[cell.cell_type] |= {line.strip() for line in cell.source.splitlines()}
         for name in (e.name for e in EXERCISES.values() if e.stem == stem):
-            before, solution, after = re.split(r" *### (?:BEGIN|END) SOLUTION\n?", solved[name].source)
-            stub = "    # your code here\n    raise NotImplementedError\n"
-            assert stubs[name].source == (before + stub + after).rstrip("\n")
+            # A class has a hole in each method.
+            pieces = re.split(r"( *)### (?:BEGIN|END) SOLUTION\n?", solved[name].source)
+            kept, solution = pieces[::4], "".join(pieces[2::4])
+            stubbed = kept[0]
+            for indent, after in zip(pieces[1::4], kept[1:], strict=True):
+                stubbed += f"{indent}# your code here\n{indent}raise NotImplementedError\n{after}"
+            assert stubs[name].source == stubbed.rstrip("\n")
             body = [line.strip() for line in solution.splitlines() if line.strip()]
             assert lines["code"].isdisjoint(body), name
             # A text may show a line of a snippet that the exercise is about, but never how the answer ends.

@@ -103,9 +103,10 @@ def faults(cell, stem):
         yield f"{marker}={name!r} is an exercise of the chapter {EXERCISES[name].stem}"
     if marker == "solution":
         lines = [line.strip() for line in cell.source.splitlines()]
-        if [line for line in lines if line in (BEGIN, END)] != [BEGIN, END]:
+        marks = [line for line in lines if line in (BEGIN, END)]
+        if not marks or marks != [BEGIN, END] * (len(marks) // 2):
             yield f"the solution of {name} needs one line {BEGIN!r} and after it one line {END!r}"
-        if not any(line.startswith(f"def {name}(") for line in cell.source.splitlines()):
+        if not any(line.startswith((f"def {name}(", f"class {name}(")) for line in cell.source.splitlines()):
             yield f"the solution of {name} does not define {name}"
     if marker == "check":
         part, points = metadata.get("part"), metadata.get("points")
