@@ -66,6 +66,7 @@ FIXED = {
     ("layer_norm", "no-tokens"),
     ("welford", "empty"),
     ("merge_statistics", "both-empty"),
+    ("online_softmax", "no-chunks"),
 }
 
 

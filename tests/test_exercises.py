@@ -25,6 +25,7 @@ CHAPTERS = {
     "backward": ["numerical_gradient", "layer_norm_backward*", "batch_norm_backward", "rms_norm_backward"],
     "hunt": ["mutant_hunt"],
     "variance": ["two_pass_variance", "welford", "merge_statistics*"],
+    "attention": ["masked_softmax", "online_softmax*", "attention"],
 }
 
 
@@ -90,6 +91,9 @@ def test_the_exercises_and_their_chapters():
         "two_pass_variance": "two_pass_variance(x)",
         "welford": "welford(stream)",
         "merge_statistics": "merge_statistics(a, b)",
+        "masked_softmax": "masked_softmax(x, mask, axis=-1)",
+        "online_softmax": "online_softmax(chunks)",
+        "attention": "attention(q, key_value_blocks, scale, mask_blocks=None)",
     }.items(),
 )
 def test_signatures(name, signature):
