@@ -169,7 +169,7 @@ def test_no_sentence_quotes_a_value_of_the_inputs():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((softmax, "sofmax"), "there is no exercise 'sofmax': did you mean softmax?"),
+        ((softmax, "sofmax"), "there is no exercise 'sofmax': did you mean softmax"),
         ((softmax, "zzz"), "there is no exercise 'zzz': python -m normlab.check --list names them all."),
         ((lambda x: x,), "there is no exercise '<lambda>'"),
         ((functools.partial(softmax),), "there is no exercise 'None'"),

@@ -11,7 +11,7 @@ from normlab.mistakes import MISTAKES, MUTATES_INPUT
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_mistake_is_refused_for_its_own_reason(name):
-    """And each of its variants. Under a course's secret the tests of the command line say the same."""
+    """And each of its variants. Under a course's secret the tests of the command line say the same of a third."""
     bench = verdict.Bench(EXERCISES[name], b"public")
     for mistake in MISTAKES[name]:
         for wrong in (mistake.wrong, *mistake.variants):
