@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from normlab import cases
 
 
@@ -81,6 +83,36 @@ def mistakes_table():
         table.setdefault(exercise, []).append(Mistake(slug, sentence, wrong, variants, noisy, trace))
 
     return table, add
+
+
+# ---- making mistakes -------------------------------------------------------------------------------------------------
+# Most mistakes are a right implementation with one switch thrown.
+
+
+def with_switches(right, **switches):
+    """`right` with switches thrown."""
+
+    def wrong(*args, **kwargs):
+        return right(*args, **kwargs, **switches)
+
+    return wrong
+
+
+def wide(x, half=False, narrow=False, double=False):
+    """x in the dtype for arithmetic; `half` leaves float16 as it is, `narrow` computes float64 in float32, and `double`
+    everything in float64 (right too, but what overflows overflows elsewhere)."""
+    if narrow or double:
+        return x.astype(np.float32 if narrow else np.float64)
+    return x if half else x.astype(np.promote_types(x.dtype, np.float32))
+
+
+def in_float64(right):
+    """`right` with its answer as float64 always."""
+
+    def wrong(*args, **kwargs):
+        return walk(right(*args, **kwargs), lambda part: part.astype(np.float64), (np.ndarray, np.floating))
+
+    return wrong
 
 
 # ---- what is handed to a candidate -----------------------------------------------------------------------------------

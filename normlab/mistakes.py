@@ -11,7 +11,7 @@ import numpy as np
 
 from normlab.axes import LETTERS, ngds_shape
 from normlab.chapters import CHAPTERS
-from normlab.frame import mistakes_table
+from normlab.frame import in_float64, mistakes_table, wide, with_switches
 
 # Slugs of what check() observes directly instead of recognizing by the answers.
 MUTATES_INPUT = "mutates-input"
@@ -24,30 +24,13 @@ TINY = (1e-6, 1e-8, 1e-12, 1e-10, 1e-9, 1e-7, 1e-5, 1e-3)
 MISTAKES, _add = mistakes_table()
 
 
-def _with(right, **switches):
-    """`right` with switches thrown, as a function of this module (which check() lets run)."""
-
-    def wrong(*args, **kwargs):
-        return right(*args, **kwargs, **switches)
-
-    return wrong
-
-
-def _wide(x, half=False, narrow=False, double=False):
-    """x in the dtype for arithmetic; `half` leaves float16 as it is, `narrow` computes float64 in float32, and `double`
-    everything in float64 (right too, but what overflows overflows elsewhere)."""
-    if narrow or double:
-        return x.astype(np.float32 if narrow else np.float64)
-    return x if half else x.astype(np.promote_types(x.dtype, np.float32))
-
-
 # ---- the norms: one right implementation with switches ---------------------------------------------------------------
 
 
 def _x_hat(
     x, axis, eps, ddof=0, root="under", one_pass=False, centre="both", fixed_eps=None, skip_nan=False, dtypes=None
 ):
-    x = _wide(x, **(dtypes or {}))
+    x = wide(x, **(dtypes or {}))
     eps = x.dtype.type(eps if fixed_eps is None else fixed_eps)
     average = np.nanmean if skip_nan else np.mean
     count = np.prod([x.shape[a] for a in np.atleast_1d(axis)]) if axis is not None else x.size
@@ -143,7 +126,7 @@ def _rms_norm(
     x, normalized_shape, weight=None, eps=None, over=_inner_axes, default_eps=None, centre="neither", **switches
 ):
     if eps is None:
-        eps = np.finfo(_wide(x).dtype).eps if default_eps is None else default_eps(x)
+        eps = np.finfo(wide(x).dtype).eps if default_eps is None else default_eps(x)
     axis = over(normalized_shape) if callable(over) else over
     return _channels_last(x, axis, weight, None, eps, centre=centre, **switches)
 
@@ -180,13 +163,13 @@ for _name, _right in FAMILY.items():
         _name,
         "eps-outside-root",
         f"adds eps outside the root: it belongs to {_what}, sqrt(... + eps)",
-        _with(_right, root="outside"),
+        with_switches(_right, root="outside"),
     )
     _add(
         _name,
         "no-eps",
         f"leaves eps out: it is always added to {_what}, or a pool without spread becomes 0/0",
-        _with(_right, fixed_eps=0.0),
+        with_switches(_right, fixed_eps=0.0),
     )
     if _name == "rms_norm":
         _add(
@@ -197,7 +180,7 @@ for _name, _right in FAMILY.items():
             _name,
             "ignores-eps",
             "ignores the eps it is given: use the argument, not a constant",
-            _with(_right, fixed_eps=1e-5),
+            with_switches(_right, fixed_eps=1e-5),
         )
         _add(
             _name,
@@ -205,19 +188,19 @@ for _name, _right in FAMILY.items():
             "has another default eps: it is 1e-5",
             *(_default_eps(_right, e) for e in (1e-6, 1e-8, 1e-12, 1e-3, 1e-7, 1e-10, 1e-4)),
         )
-    _add(_name, "no-root", f"divides by {_what} itself: take its square root", _with(_right, root="none"))
+    _add(_name, "no-root", f"divides by {_what} itself: take its square root", with_switches(_right, root="none"))
     _add(
         _name,
         "half-statistics",
         "computes in float16: squares overflow and means lose their digits, so compute in float32 and cast once at the end",
-        _with(_right, dtypes={"half": True}),
+        with_switches(_right, dtypes={"half": True}),
         noisy=True,
     )
     _add(
         _name,
         "float32-arithmetic",
         "computes float64 input in float32: keep the arithmetic as wide as the input",
-        _with(_right, dtypes={"narrow": True}),
+        with_switches(_right, dtypes={"narrow": True}),
         noisy=True,
     )
     if _name != "rms_norm":
@@ -226,35 +209,38 @@ for _name, _right in FAMILY.items():
             _name,
             "divides-by-n-1",
             f"divides by n-1: {_part} the biased variance, the mean of the squared deviations",
-            _with(_right, ddof=1),
+            with_switches(_right, ddof=1),
         )
         _add(
             _name,
             "one-pass-variance",
             "computes the variance as E[x^2] - E[x]^2, which cancels far from zero: subtract the mean first, then square",
-            _with(_right, one_pass=True),
+            with_switches(_right, one_pass=True),
             noisy=True,
         )
         _add(
-            _name, "not-centred", "does not subtract the mean: centre first, then scale", _with(_right, centre="spread")
+            _name,
+            "not-centred",
+            "does not subtract the mean: centre first, then scale",
+            with_switches(_right, centre="spread"),
         )
         _add(
             _name,
             "not-scaled",
             "subtracts the mean and leaves the spread as it is: divide by the root of the variance",
-            _with(_right, root="no scale"),
+            with_switches(_right, root="no scale"),
         )
         _add(
             _name,
             "root-mean-square",
             "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first",
-            _with(_right, centre="neither"),
+            with_switches(_right, centre="neither"),
         )
         _add(
             _name,
             "n-1-and-eps-outside",
             "divides by (standard deviation over n-1) + eps: the variance is over n, and eps is added to it under the root",
-            _with(_right, ddof=1, root="outside"),
+            with_switches(_right, ddof=1, root="outside"),
         )
 
 
@@ -267,13 +253,6 @@ def _mutating(right):
     return wrong
 
 
-def _in_float64(right):
-    def wrong(*args, **kwargs):
-        return right(*args, **kwargs).astype(np.float64)
-
-    return wrong
-
-
 def _affine_on_last_axis(right):
     """Weight and bias multiplied as they come: NumPy lines them up with the last axis."""
 
@@ -281,7 +260,7 @@ def _affine_on_last_axis(right):
         if len(args) >= 2:
             weight, bias, args = args[0], args[1], (None, None, *args[2:])
         y = right(x, *args, **kwargs)
-        return _affine(_wide(y), weight, bias).astype(x.dtype)
+        return _affine(wide(y), weight, bias).astype(x.dtype)
 
     return wrong
 
@@ -293,7 +272,7 @@ for _name in ("batch_norm", "instance_norm"):
 
 def _group_affine_on_last_axis(x, num_groups, weight=None, bias=None, eps=1e-5):
     y = _group_norm(x, num_groups, eps=eps)
-    return _affine(_wide(y), weight, bias).astype(x.dtype)
+    return _affine(wide(y), weight, bias).astype(x.dtype)
 
 
 _add("group_norm", "weight-on-last-axis", _LAST, _group_affine_on_last_axis)
@@ -304,21 +283,21 @@ for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm"):
         _name,
         "scales-bias",
         "multiplies the bias by the weight: scale first, then add the bias",
-        _with(_right, order="bias first"),
+        with_switches(_right, order="bias first"),
     )
     if _name != "batch_norm":
         _add(
             _name,
             "none-crashes",
             "does not cope with weight=None or bias=None: None means a weight of 1 and a bias of 0",
-            _with(_right, crash_on_none=True),
+            with_switches(_right, crash_on_none=True),
         )
         _add(
             _name,
             "bias-needs-weight",
             "takes weight and bias for a pair: each of them may be None by itself",
-            _with(_right, bias_needs_weight=True),
-            _with(_right, bias_needs_weight=True, bias_crashes=True),
+            with_switches(_right, bias_needs_weight=True),
+            with_switches(_right, bias_needs_weight=True, bias_crashes=True),
         )
 
 
@@ -332,9 +311,7 @@ def _weighting_first(name):
         else:
             weight = kwargs.pop("weight", None)
         if weight is not None:
-            x = _wide(x) * (
-                weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2))
-            )
+            x = wide(x) * (weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
         return FAMILY[name](x, *args, **kwargs)
 
     def cast(x, *args, **kwargs):
@@ -407,7 +384,7 @@ _add(
     "rms_norm",
     "none-crashes",
     "does not cope with weight=None: None means a weight of 1",
-    _with(_rms_norm, crash_on_none=True),
+    with_switches(_rms_norm, crash_on_none=True),
 )
 
 
@@ -417,34 +394,34 @@ _add(
     "standardize",
     "per-column",
     "normalizes each column by itself: the statistics run over all elements",
-    _with(_standardize, axis=0),
+    with_switches(_standardize, axis=0),
 )
 _add(
     "standardize",
     "per-row",
     "normalizes each row by itself: the statistics run over all elements",
-    _with(_standardize, axis=-1),
+    with_switches(_standardize, axis=-1),
 )
 _add(
     "standardize",
     "skips-nan",
     "skips the NaN: one that slips in is to show, not to hide",
-    _with(_standardize, skip_nan=True),
+    with_switches(_standardize, skip_nan=True),
 )
 
 
 def _sums_to_one(x, eps=1e-5):
-    x = _wide(x)
+    x = wide(x)
     return (x / x.sum()).astype(x.dtype)
 
 
 def _min_max_scaled(x, eps=1e-5):
-    w = _wide(x)
+    w = wide(x)
     return ((w - w.min()) / (w.max() - w.min())).astype(x.dtype)
 
 
 def _unit_length(x, eps=1e-5):
-    w = _wide(x)
+    w = wide(x)
     w = w - w.mean()
     return (w / np.sqrt((w * w).sum() + w.dtype.type(eps))).astype(x.dtype)
 
@@ -467,14 +444,16 @@ _add(
     "z_score",
     "everything",
     "pools the whole array: the statistics run along the axis only",
-    _with(_z_score, over=lambda axis: None),
+    with_switches(_z_score, over=lambda axis: None),
 )
-_add("z_score", "fixed-axis", "ignores axis and always takes the last one", _with(_z_score, over=lambda axis: -1))
-_add("z_score", "axis-0", "ignores axis and always takes the first one", _with(_z_score, over=lambda axis: 0))
+_add(
+    "z_score", "fixed-axis", "ignores axis and always takes the last one", with_switches(_z_score, over=lambda axis: -1)
+)
+_add("z_score", "axis-0", "ignores axis and always takes the first one", with_switches(_z_score, over=lambda axis: 0))
 
 
 def _z_score_no_keepdims(x, axis=-1, eps=1e-5):
-    w = _wide(x)
+    w = wide(x)
     return ((w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))).astype(x.dtype)
 
 
@@ -490,7 +469,7 @@ def _batch_positions_or_examples(x, weight, bias, eps=1e-5):
 def _batch_no_keepdims(x, weight, bias, eps=1e-5):
     if x.size == x.shape[1]:
         raise ValueError("one value per channel")
-    axis, w, shape = (0, *range(2, x.ndim)), _wide(x), (1, -1) + (1,) * (x.ndim - 2)
+    axis, w, shape = (0, *range(2, x.ndim)), wide(x), (1, -1) + (1,) * (x.ndim - 2)
     y = (w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))
     return _affine(y, weight.reshape(shape), bias.reshape(shape)).astype(x.dtype)
 
@@ -539,38 +518,38 @@ _add(
     "batch_norm",
     "across-channels",
     "normalizes along axis 1, across the channels: a channel's statistics run over all other axes",
-    _with(_batch_norm, pools="GD"),
+    with_switches(_batch_norm, pools="GD"),
 )
 _add(
     "batch_norm",
     "pools-examples-only",
     "pools the examples only: a channel's statistics run over examples and positions",
-    _with(_batch_norm, pools="N"),
+    with_switches(_batch_norm, pools="N"),
 )
 _add(
     "batch_norm",
     "pools-positions-only",
     "pools the positions only, which is instance norm: batch norm's statistics run over the examples too",
-    _with(_batch_norm, pools="S"),
+    with_switches(_batch_norm, pools="S"),
     _batch_positions_or_examples,
 )
 _add(
     "batch_norm",
     "pools-everything",
     "pools everything: each channel has statistics of its own",
-    _with(_batch_norm, pools="NGDS"),
+    with_switches(_batch_norm, pools="NGDS"),
 )
 _add(
     "batch_norm",
     "pools-channels",
     "normalizes each example over its channels and positions, which is layer norm: batch norm keeps channels apart and pools examples",
-    _with(_batch_norm, pools="GDS"),
+    with_switches(_batch_norm, pools="GDS"),
 )
 _add(
     "batch_norm",
     "single-value",
     "lets one value per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError",
-    _with(_batch_norm, single_allowed=True),
+    with_switches(_batch_norm, single_allowed=True),
 )
 
 
@@ -623,20 +602,20 @@ _add(
     "layer_norm",
     "axis-0",
     "normalizes over the batch (axis 0), which is batch norm: the statistics run over the axes of normalized_shape",
-    _with(_layer_norm, over=0),
+    with_switches(_layer_norm, over=0),
     _layer_all_but_last,
 )
 _add(
     "layer_norm",
     "everything",
     "pools the whole array: each example has statistics of its own",
-    _with(_layer_norm, over=None),
+    with_switches(_layer_norm, over=None),
 )
 _add(
     "layer_norm",
     "only-last-axis",
     "normalizes over the last axis only: normalized_shape may name several",
-    _with(_layer_norm, over=-1),
+    with_switches(_layer_norm, over=-1),
 )
 
 
@@ -646,7 +625,7 @@ def _layer_all_but_first(x, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 
 def _layer_no_keepdims(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    axis, w = _inner_axes(normalized_shape), _wide(x)
+    axis, w = _inner_axes(normalized_shape), wide(x)
     y = (w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))
     return _affine(y, weight, bias).astype(x.dtype)
 
@@ -665,19 +644,19 @@ _add(
     "instance_norm",
     "pools-batch",
     "pools the examples too, which is batch norm: each example has statistics of its own",
-    _with(_instance_norm, pools="NS"),
+    with_switches(_instance_norm, pools="NS"),
 )
 _add(
     "instance_norm",
     "pools-channels",
     "pools the channels too: each channel has statistics of its own",
-    _with(_instance_norm, pools="GDS"),
+    with_switches(_instance_norm, pools="GDS"),
 )
 _add(
     "instance_norm",
     "single-value",
     "lets one position per channel through: its variance is 0, so the output says nothing about the input, and PyTorch raises ValueError",
-    _with(_instance_norm, single_allowed=True),
+    with_switches(_instance_norm, single_allowed=True),
 )
 
 
@@ -692,7 +671,7 @@ def _instance_last_axis(x, weight=None, bias=None, eps=1e-5):
 def _instance_no_keepdims(x, weight=None, bias=None, eps=1e-5):
     if x.size == x.shape[0] * x.shape[1]:
         raise ValueError("one position per channel")
-    axis, w, shape = tuple(range(2, x.ndim)), _wide(x), (1, -1) + (1,) * (x.ndim - 2)
+    axis, w, shape = tuple(range(2, x.ndim)), wide(x), (1, -1) + (1,) * (x.ndim - 2)
     y = (w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))
     weight, bias = (None if a is None else a.reshape(shape) for a in (weight, bias))
     return _affine(y, weight, bias).astype(x.dtype)
@@ -710,31 +689,31 @@ _add(
     "group_norm",
     "pools-batch",
     "pools the examples too: each example has statistics of its own",
-    _with(_group_norm, pools="NDS"),
+    with_switches(_group_norm, pools="NDS"),
 )
 _add(
     "group_norm",
     "ignores-groups",
     "pools all channels: the statistics run within one group",
-    _with(_group_norm, pools="GDS"),
+    with_switches(_group_norm, pools="GDS"),
 )
 _add(
     "group_norm",
     "channels-alone",
     "normalizes each channel by itself, which is instance norm: a group's channels share their statistics",
-    _with(_group_norm, pools="S"),
+    with_switches(_group_norm, pools="S"),
 )
 _add(
     "group_norm",
     "positions-apart",
     "normalizes each position by itself: the statistics run over a group's channels and all positions",
-    _with(_group_norm, pools="D"),
+    with_switches(_group_norm, pools="D"),
 )
 _add(
     "group_norm",
     "groups-are-sizes",
     "takes num_groups for the number of channels in a group: it is the number of groups",
-    _with(_group_norm, groups=lambda n, c: c // n),
+    with_switches(_group_norm, groups=lambda n, c: c // n),
 )
 
 
@@ -747,7 +726,7 @@ def _group_interleaved(x, num_groups, weight=None, bias=None, eps=1e-5):
     y[:, order] = _group_norm(x[:, order], num_groups, eps=eps)
     shape = (1, -1) + (1,) * (x.ndim - 2)
     weight, bias = (None if a is None else a.reshape(shape) for a in (weight, bias))
-    return _affine(_wide(y), weight, bias).astype(x.dtype)
+    return _affine(wide(y), weight, bias).astype(x.dtype)
 
 
 def _group_affine_per_group(x, num_groups, weight=None, bias=None, eps=1e-5):
@@ -765,7 +744,7 @@ def _group_leftovers(x, num_groups, weight=None, bias=None, eps=1e-5):
     y = np.concatenate([_group_norm(p, 1, eps=eps) for p in parts], axis=1)
     shape = (1, -1) + (1,) * (x.ndim - 2)
     weight, bias = (None if a is None else a.reshape(shape) for a in (weight, bias))
-    return _affine(_wide(y), weight, bias).astype(x.dtype)
+    return _affine(wide(y), weight, bias).astype(x.dtype)
 
 
 _add(
@@ -802,37 +781,37 @@ _add(
     "rms_norm",
     "centred",
     "subtracts the mean, which is layer norm: RMS norm does not centre",
-    _with(_rms_norm, centre="both"),
+    with_switches(_rms_norm, centre="both"),
 )
 _add(
     "rms_norm",
     "divides-by-std",
     "divides by the standard deviation: RMS norm takes the mean of the squares themselves, not of the deviations",
-    _with(_rms_norm, centre="spread"),
+    with_switches(_rms_norm, centre="spread"),
 )
 _add(
     "rms_norm",
     "wrong-default-eps",
     "uses another default eps: None means the machine epsilon (of float32, or of float64 for float64 input)",
-    _with(_rms_norm, default_eps=lambda x: 1e-5),
+    with_switches(_rms_norm, default_eps=lambda x: 1e-5),
 )
 _add(
     "rms_norm",
     "default-eps-1e-6",
     "uses 1e-6 as the default eps: None means the machine epsilon (of float32, or of float64 for float64 input)",
-    _with(_rms_norm, default_eps=lambda x: 1e-6),
+    with_switches(_rms_norm, default_eps=lambda x: 1e-6),
 )
 _add(
     "rms_norm",
     "eps-of-half",
     "takes the machine epsilon of float16: for float16 input the default eps is that of float32, in which it is computed",
-    _with(_rms_norm, default_eps=lambda x: np.finfo(x.dtype).eps),
+    with_switches(_rms_norm, default_eps=lambda x: np.finfo(x.dtype).eps),
 )
 _add(
     "rms_norm",
     "eps-of-float64",
     "takes float64's machine epsilon always: for float16 and float32 input the default eps is that of float32",
-    _with(_rms_norm, default_eps=lambda x: np.finfo(np.float64).eps),
+    with_switches(_rms_norm, default_eps=lambda x: np.finfo(np.float64).eps),
 )
 _add(
     "rms_norm",
@@ -850,48 +829,48 @@ _add(
     "rms_norm",
     "eps-of-float32",
     "takes float32's machine epsilon always: for float64 input the default eps is that of float64",
-    _with(_rms_norm, default_eps=lambda x: np.finfo(np.float32).eps),
+    with_switches(_rms_norm, default_eps=lambda x: np.finfo(np.float32).eps),
 )
 _add(
     "rms_norm",
     "axis-0",
     "normalizes over the batch (axis 0): the mean square runs over the axes of normalized_shape",
-    _with(_rms_norm, over=0),
+    with_switches(_rms_norm, over=0),
 )
 _add(
     "rms_norm",
     "everything",
     "pools the whole array: each example has a root mean square of its own",
-    _with(_rms_norm, over=None),
+    with_switches(_rms_norm, over=None),
 )
 _add(
     "rms_norm",
     "only-last-axis",
     "normalizes over the last axis only: normalized_shape may name several",
-    _with(_rms_norm, over=-1),
+    with_switches(_rms_norm, over=-1),
 )
 
 
 def _rms_default(x, eps):
-    return _wide(x).dtype.type(np.finfo(_wide(x).dtype).eps if eps is None else eps)
+    return wide(x).dtype.type(np.finfo(wide(x).dtype).eps if eps is None else eps)
 
 
 def _rms_l2(x, normalized_shape, weight=None, eps=None):
-    w = _wide(x)
+    w = wide(x)
     return _affine(
         w / np.sqrt((w * w).sum(_inner_axes(normalized_shape), keepdims=True) + _rms_default(x, eps)), weight, None
     ).astype(x.dtype)
 
 
 def _rms_mean_abs(x, normalized_shape, weight=None, eps=None):
-    w = _wide(x)
+    w = wide(x)
     return _affine(
         w / (np.abs(w).mean(_inner_axes(normalized_shape), keepdims=True) + _rms_default(x, eps)), weight, None
     ).astype(x.dtype)
 
 
 def _rms_no_keepdims(x, normalized_shape, weight=None, eps=None):
-    w = _wide(x)
+    w = wide(x)
     return _affine(
         w / np.sqrt((w * w).mean(_inner_axes(normalized_shape)) + _rms_default(x, eps)), weight, None
     ).astype(x.dtype)
@@ -908,7 +887,7 @@ _add("rms_norm", "missing-keepdims", _KEEPDIMS, _rms_no_keepdims)
 
 def _lp(order):
     def right(x, axis=-1, eps=1e-12, norm=None, over=lambda a: a, bound=None, dtypes=None, fixed_eps=None, keep=True):
-        w = _wide(x, **(dtypes or {}))
+        w = wide(x, **(dtypes or {}))
         eps = w.dtype.type(eps if fixed_eps is None else fixed_eps)
         if norm is None:
             size = (
@@ -938,34 +917,39 @@ for _name, _order in (("normalize_l1", 1), ("normalize_l2", 2)):
         _name,
         "adds-eps",
         "adds eps to the norm: the norm is bounded below by it, max(norm, eps)",
-        _with(_right, bound=lambda size, eps: size + eps),
+        with_switches(_right, bound=lambda size, eps: size + eps),
     )
-    _add(_name, "no-eps", "leaves eps out: a slice of zeros becomes 0/0", _with(_right, bound=lambda size, eps: size))
+    _add(
+        _name,
+        "no-eps",
+        "leaves eps out: a slice of zeros becomes 0/0",
+        with_switches(_right, bound=lambda size, eps: size),
+    )
     _add(
         _name,
         "ignores-eps",
         "ignores the eps it is given: use the argument, not a constant",
-        _with(_right, fixed_eps=1e-12),
+        with_switches(_right, fixed_eps=1e-12),
     )
     _add(
         _name,
         "everything",
         "takes the norm of the whole array: each slice along the axis has its own",
-        _with(_right, over=lambda a: None),
+        with_switches(_right, over=lambda a: None),
     )
     _add(
         _name,
         "fixed-axis",
         "ignores axis and always takes the same one",
-        _with(_right, over=lambda a: -1),
-        _with(_right, over=lambda a: 0),
+        with_switches(_right, over=lambda a: -1),
+        with_switches(_right, over=lambda a: 0),
     )
-    _add(_name, "missing-keepdims", _KEEPDIMS, _with(_right, keep=False))
+    _add(_name, "missing-keepdims", _KEEPDIMS, with_switches(_right, keep=False))
     _add(
         _name,
         "half-norm",
         "computes in float16, where sums and squares overflow and eps is 0: compute in float32 and cast once at the end",
-        _with(_right, dtypes={"half": True}),
+        with_switches(_right, dtypes={"half": True}),
         noisy=True,
     )
     _add(_name, "half-eps", "rounds eps to float16, where 1e-12 is 0: keep it in float32", _half_eps(_right))
@@ -973,13 +957,13 @@ for _name, _order in (("normalize_l1", 1), ("normalize_l2", 2)):
         _name,
         "maximum-norm",
         "divides by the largest absolute value, which is another norm",
-        _with(_right, norm=lambda w, a: np.abs(w).max(a, keepdims=True)),
+        with_switches(_right, norm=lambda w, a: np.abs(w).max(a, keepdims=True)),
     )
 _add(
     "normalize_l1",
     "signed-sum",
     "divides by the sum of the values: the L1 norm sums their absolute values",
-    _with(
+    with_switches(
         _lp(1),
         norm=lambda w, a: w.sum(a, keepdims=True),
         bound=lambda size, eps: np.where(np.abs(size) > eps, size, eps),
@@ -990,31 +974,31 @@ _add(
     "normalize_l1",
     "mean-absolute",
     "divides by the mean absolute value: the L1 norm is the sum",
-    _with(_lp(1), norm=lambda w, a: np.abs(w).mean(a, keepdims=True)),
+    with_switches(_lp(1), norm=lambda w, a: np.abs(w).mean(a, keepdims=True)),
 )
 _add("normalize_l2", "l1-norm", "divides by the sum of absolute values: that is the L1 norm", _lp(1))
 _add(
     "normalize_l2",
     "no-root",
     "divides by the sum of squares itself: take its square root",
-    _with(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True)),
+    with_switches(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True)),
 )
 _add(
     "normalize_l2",
     "root-mean-square",
     "divides by the root of the mean square: the L2 norm takes the sum",
-    _with(_lp(2), norm=lambda w, a: np.sqrt((w * w).mean(a, keepdims=True))),
+    with_switches(_lp(2), norm=lambda w, a: np.sqrt((w * w).mean(a, keepdims=True))),
 )
 _add(
     "normalize_l2",
     "eps-under-root",
     "adds eps under the root: the norm is bounded below by it, max(norm, eps)",
-    _with(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True), bound=lambda size, eps: np.sqrt(size + eps)),
+    with_switches(_lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True), bound=lambda size, eps: np.sqrt(size + eps)),
 )
 
 
 def _min_max(x, axis=-1, over=lambda a: a, keep=True, dtypes=None, change=None):
-    w, axis = _wide(x, **(dtypes or {})), over(axis)
+    w, axis = wide(x, **(dtypes or {})), over(axis)
     low, high = w.min(axis, keepdims=keep), w.max(axis, keepdims=keep)
     if change:
         return change(w, low, high).astype(x.dtype)
@@ -1033,26 +1017,26 @@ _add(
     "min_max",
     "everything",
     "takes the range of the whole array: each slice along the axis has its own",
-    _with(_min_max, over=lambda a: None),
+    with_switches(_min_max, over=lambda a: None),
 )
 _add(
     "min_max",
     "fixed-axis",
     "ignores axis and always takes the same one",
-    _with(_min_max, over=lambda a: -1),
-    _with(_min_max, over=lambda a: 0),
+    with_switches(_min_max, over=lambda a: -1),
+    with_switches(_min_max, over=lambda a: 0),
 )
 _add(
     "min_max",
     "constant-nan",
     "divides 0 by 0 in a constant slice: it becomes 0",
-    _with(_min_max, change=lambda w, low, high: (w - low) / (high - low)),
+    with_switches(_min_max, change=lambda w, low, high: (w - low) / (high - low)),
 )
 _add(
     "min_max",
     "constant-one",
     "leaves a constant slice at 1: it becomes 0",
-    _with(
+    with_switches(
         _min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), 1)
     ),
 )
@@ -1060,7 +1044,7 @@ _add(
     "min_max",
     "constant-kept",
     "leaves a constant slice as it is: it becomes 0",
-    _with(
+    with_switches(
         _min_max, change=lambda w, low, high: np.where(high > low, (w - low) / np.where(high > low, high - low, 1), w)
     ),
 )
@@ -1068,14 +1052,14 @@ _add(
     "min_max",
     "close-is-constant",
     "takes a slice whose values are close together for constant: only equal values are",
-    *(_with(_min_max, change=_small_range(c)) for c in (1e-6, 1e-8, 1e-5, 1e-10, 1e-12)),
+    *(with_switches(_min_max, change=_small_range(c)) for c in (1e-6, 1e-8, 1e-5, 1e-10, 1e-12)),
 )
 _add(
     "min_max",
     "eps-in-denominator",
     "adds a small number to the range, so that the largest value misses 1: treat the constant slice on its own instead",
     *(
-        _with(_min_max, change=lambda w, low, high, tiny=tiny: (w - low) / (high - low + w.dtype.type(tiny)))
+        with_switches(_min_max, change=lambda w, low, high, tiny=tiny: (w - low) / (high - low + w.dtype.type(tiny)))
         for tiny in TINY
     ),
 )
@@ -1083,19 +1067,19 @@ _add(
     "min_max",
     "divides-by-maximum",
     "divides by the maximum without subtracting the minimum: the smallest value is to become 0",
-    _with(_min_max, change=lambda w, low, high: w / high),
+    with_switches(_min_max, change=lambda w, low, high: w / high),
 )
 _add(
     "min_max",
     "no-shift",
     "divides by the range without subtracting the minimum: the smallest value is to become 0",
-    _with(_min_max, change=lambda w, low, high: w / np.where(high > low, high - low, 1)),
+    with_switches(_min_max, change=lambda w, low, high: w / np.where(high > low, high - low, 1)),
 )
 _add(
     "min_max",
     "minus-one-to-one",
     "scales to the range -1 to 1: the smallest value is to become 0",
-    _with(
+    with_switches(
         _min_max,
         change=lambda w, low, high: np.where(high > low, 2 * (w - low) / np.where(high > low, high - low, 1) - 1, 0),
     ),
@@ -1104,14 +1088,14 @@ _add(
     "min_max",
     "reversed",
     "subtracts from the maximum, which turns the order round: subtract the minimum",
-    _with(_min_max, change=lambda w, low, high: (high - w) / np.where(high > low, high - low, 1)),
+    with_switches(_min_max, change=lambda w, low, high: (high - w) / np.where(high > low, high - low, 1)),
 )
-_add("min_max", "missing-keepdims", _KEEPDIMS, _with(_min_max, keep=False))
+_add("min_max", "missing-keepdims", _KEEPDIMS, with_switches(_min_max, keep=False))
 _add(
     "min_max",
     "half-range",
     "computes the range in float16, where it overflows: compute in float32 and cast once at the end",
-    _with(_min_max, dtypes={"half": True}),
+    with_switches(_min_max, dtypes={"half": True}),
     noisy=True,
 )
 
@@ -1347,52 +1331,55 @@ _add(
     _held,
     "probability-not-density",
     "takes the log of probabilities: a likelihood is a density, probability over bin width",
-    _with(_held_out, width=False),
+    with_switches(_held_out, width=False),
 )
 _add(
     _held,
     "adds-epsilon",
     "adds a small number inside the log, which hides the -inf: a point of density 0 makes the likelihood -inf",
-    _with(_held_out, score=lambda d: np.log(d + 1e-12).mean()),
+    with_switches(_held_out, score=lambda d: np.log(d + 1e-12).mean()),
 )
 _add(
     _held,
     "skips-empty",
     "leaves out the test points of density 0: each of them makes the mean -inf",
-    _with(_held_out, score=_finite_mean),
+    with_switches(_held_out, score=_finite_mean),
 )
 _add(
     _held,
     "ignores-outside",
     "leaves out the test points outside the edges: their density is 0, so the mean is -inf",
-    _with(_held_out, which=_inside_only),
+    with_switches(_held_out, which=_inside_only),
 )
 _add(
     _held,
     "clips-outside",
     "puts test points outside the edges into the end bins: their density is 0, so the mean is -inf",
-    _with(_held_out, which=lambda test, edges: np.clip(test, edges[0], edges[-1])),
+    with_switches(_held_out, which=lambda test, edges: np.clip(test, edges[0], edges[-1])),
 )
 _add(
-    _held, "sum-not-mean", "sums the log densities: take their mean", _with(_held_out, score=lambda d: np.log(d).sum())
+    _held,
+    "sum-not-mean",
+    "sums the log densities: take their mean",
+    with_switches(_held_out, score=lambda d: np.log(d).sum()),
 )
 _add(
     _held,
     "log-of-mean",
     "takes the log of the mean density: take the mean of the logs",
-    _with(_held_out, score=lambda d: np.log(d.mean())),
+    with_switches(_held_out, score=lambda d: np.log(d.mean())),
 )
 _add(
     _held,
     "negative",
     "returns the negative log-likelihood: it is a gain here, not a loss",
-    _with(_held_out, score=lambda d: -np.log(d).mean()),
+    with_switches(_held_out, score=lambda d: -np.log(d).mean()),
 )
 _add(
     _held,
     "log2",
     "takes the logarithm to base 2: log here is the natural one",
-    _with(_held_out, score=lambda d: np.log2(d).mean()),
+    with_switches(_held_out, score=lambda d: np.log2(d).mean()),
 )
 _add(
     _held,
@@ -1418,7 +1405,7 @@ _add(
     _held,
     "last-bin-open",
     "gives a test point on the last edge density 0: the last bin is closed on both sides",
-    _with(_held_out, last_closed=False),
+    with_switches(_held_out, last_closed=False),
 )
 _add(
     _held,
@@ -1441,7 +1428,7 @@ def _softmax(
     after=None,
     dtypes=None,
 ):
-    w, axis = _wide(x, **(dtypes or {})), over(axis)
+    w, axis = wide(x, **(dtypes or {})), over(axis)
     if before:
         w = before(w, axis)
     e = exp(w - shift(w, axis))
@@ -1458,7 +1445,7 @@ def _softmax_along_0(x, axis=0):
 
 
 def _softmax_no_keepdims(x, axis=-1):
-    w = _wide(x)
+    w = wide(x)
     e = np.exp(w - w.max(axis))
     return (e / e.sum(axis)).astype(x.dtype)
 
@@ -1485,102 +1472,115 @@ _add(
     "softmax",
     "no-maximum",
     "takes no maximum out before exp, which overflows (or leaves 0/0): subtract the maximum of each slice",
-    _with(_softmax, shift=_ZERO),
-    _with(_softmax, shift=_ZERO, dtypes={"double": True}),
+    with_switches(_softmax, shift=_ZERO),
+    with_switches(_softmax, shift=_ZERO, dtypes={"double": True}),
     _softmax_by_math,
 )
 _add(
     "softmax",
     "global-maximum",
     "subtracts one maximum for the whole array, so that slices far below it become 0/0: each slice has its own",
-    *(_with(_softmax, shift=lambda w, a: w.max(initial=-np.inf), dtypes=d) for d in ({}, {"double": True})),
+    *(with_switches(_softmax, shift=lambda w, a: w.max(initial=-np.inf), dtypes=d) for d in ({}, {"double": True})),
 )
 _add(
     "softmax",
     "mean-not-maximum",
     "subtracts the mean: only subtracting the maximum keeps exp from overflowing",
-    *(_with(_softmax, shift=lambda w, a: w.mean(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})),
+    *(with_switches(_softmax, shift=lambda w, a: w.mean(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})),
 )
 _add(
     "softmax",
     "minimum-not-maximum",
     "subtracts the minimum, which makes exp larger: subtract the maximum",
-    *(_with(_softmax, shift=lambda w, a: w.min(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})),
+    *(with_switches(_softmax, shift=lambda w, a: w.min(a, keepdims=True), dtypes=d) for d in ({}, {"double": True})),
 )
 _add(
     "softmax",
     "fixed-axis",
     "ignores axis and always takes the same one",
-    _with(_softmax, over=lambda a: -1),
-    _with(_softmax, over=lambda a: 1),
+    with_switches(_softmax, over=lambda a: -1),
+    with_switches(_softmax, over=lambda a: 1),
 )
 _add(
     "softmax",
     "axis-0",
     "ignores axis and always takes the first one",
-    _with(_softmax, over=lambda a: 0, shift=lambda w, a: w.max(a, keepdims=True, initial=-np.inf)),
+    with_switches(_softmax, over=lambda a: 0, shift=lambda w, a: w.max(a, keepdims=True, initial=-np.inf)),
 )
 _add(
     "softmax",
     "sums-over-everything",
     "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself",
-    _with(_softmax, total=lambda e, a: e.sum()),
-    _with(_softmax, total=lambda e, a: e.sum(), shift=lambda w, a: w.max(initial=-np.inf)),
+    with_switches(_softmax, total=lambda e, a: e.sum()),
+    with_switches(_softmax, total=lambda e, a: e.sum(), shift=lambda w, a: w.max(initial=-np.inf)),
 )
-_add("softmax", "missing-keepdims", _KEEPDIMS, _with(_softmax, total=lambda e, a: e.sum(a)), _softmax_no_keepdims)
+_add(
+    "softmax", "missing-keepdims", _KEEPDIMS, with_switches(_softmax, total=lambda e, a: e.sum(a)), _softmax_no_keepdims
+)
 _add(
     "softmax",
     "other-base",
     "uses powers of another base than e: that is softmax at another temperature",
-    _with(_softmax, exp=np.exp2),
-    _with(_softmax, exp=lambda w: w.dtype.type(10) ** w),
+    with_switches(_softmax, exp=np.exp2),
+    with_switches(_softmax, exp=lambda w: w.dtype.type(10) ** w),
 )
-_add("softmax", "log-softmax", "returns the log of the weights: take the exponential", _with(_softmax, after=np.log))
+_add(
+    "softmax",
+    "log-softmax",
+    "returns the log of the weights: take the exponential",
+    with_switches(_softmax, after=np.log),
+)
 _add("softmax", "wrong-default-axis", "has another default axis: it is the last one, -1", _softmax_along_0)
 _add(
     "softmax",
     "no-exp",
     "divides by the sum without exp: negative values would get negative weights",
-    _with(_softmax, shift=_ZERO, exp=lambda w: w),
+    with_switches(_softmax, shift=_ZERO, exp=lambda w: w),
 )
 _add(
     "softmax",
     "sigmoid",
     "applies the sigmoid to each value: softmax makes the values of a slice compete for a total of 1",
-    _with(_softmax, shift=_ZERO, exp=_sigmoid, total=lambda e, a: e.dtype.type(1)),
-    _with(_softmax, shift=_ZERO, exp=_sigmoid),
+    with_switches(_softmax, shift=_ZERO, exp=_sigmoid, total=lambda e, a: e.dtype.type(1)),
+    with_switches(_softmax, shift=_ZERO, exp=_sigmoid),
 )
 _add(
     "softmax",
     "eps-in-denominator",
     "adds a small number to the denominator: with the maximum taken out it is at least 1 already, so the sum misses 1 for nothing",
-    *(_with(_softmax, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY),
+    *(
+        with_switches(_softmax, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny))
+        for tiny in TINY
+    ),
 )
 _add(
     "softmax",
     "z-scores-first",
     "standardizes before exp: that fixes the temperature and loses the scale of the logits",
-    _with(_softmax, before=_standardized),
-    *(_with(_softmax, before=lambda w, a, tiny=tiny: _standardized(w, a, tiny)) for tiny in (1e-5, 1e-8, 1e-12)),
+    with_switches(_softmax, before=_standardized),
+    *(
+        with_switches(_softmax, before=lambda w, a, tiny=tiny: _standardized(w, a, tiny))
+        for tiny in (1e-5, 1e-8, 1e-12)
+    ),
 )
 _add(
     "softmax",
     "gaussian-density",
     "weighs with exp(-x^2/2), the Gaussian density: softmax uses exp(x), so the largest logit wins",
-    _with(_softmax, shift=_ZERO, exp=lambda w: np.exp(-w * w / 2)),
+    with_switches(_softmax, shift=_ZERO, exp=lambda w: np.exp(-w * w / 2)),
 )
 _add(
     "softmax",
     "nan-to-num",
     "replaces NaN by numbers: a NaN that comes in, or a slice that has no distribution, is to show",
-    _with(_softmax, after=np.nan_to_num),
+    with_switches(_softmax, after=np.nan_to_num),
 )
 _add(
     "softmax",
     "clips-logits",
     "clips the logits instead of shifting them: what lies beyond the bounds is lost, so subtract the maximum instead",
     *(
-        _with(_softmax, shift=_ZERO, before=lambda w, a, c=c: np.clip(w, -c, c), dtypes={"double": True})
+        with_switches(_softmax, shift=_ZERO, before=lambda w, a, c=c: np.clip(w, -c, c), dtypes={"double": True})
         for c in (80, 50, 500, 700, 100, 709, 30, 20, 10, 88)
     ),
 )
@@ -1588,21 +1588,26 @@ _add(
     "softmax",
     "normalizes-by-maximum",
     "does not divide by the sum of the exponentials, so that the largest weight comes out as 1",
-    _with(_softmax, total=lambda e, a: e.max(a, keepdims=True)),
+    with_switches(_softmax, total=lambda e, a: e.max(a, keepdims=True)),
 )
-_add("softmax", "minus-sign", "uses exp(-x), so that the smallest logit wins", _with(_softmax, before=lambda w, a: -w))
+_add(
+    "softmax",
+    "minus-sign",
+    "uses exp(-x), so that the smallest logit wins",
+    with_switches(_softmax, before=lambda w, a: -w),
+)
 _add(
     "softmax",
     "half-arithmetic",
     "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end",
-    _with(_softmax, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)),
+    with_switches(_softmax, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)),
     noisy=True,
 )
 _add(
     "softmax",
     "float32-arithmetic",
     "computes float64 input in float32: keep the arithmetic as wide as the input",
-    _with(_softmax, dtypes={"narrow": True}),
+    with_switches(_softmax, dtypes={"narrow": True}),
     noisy=True,
     trace=lambda answer: np.array_equal(answer, answer.astype(np.float32), equal_nan=True),
 )
@@ -1620,7 +1625,7 @@ def _logsumexp(
     keep=False,
     dtypes=None,
 ):
-    w, axis = _wide(x, **(dtypes or {})), over(axis)
+    w, axis = wide(x, **(dtypes or {})), over(axis)
     top = w.max(axis, keepdims=True) if shift is None else shift(w, axis)
     if shift is None:
         top = np.where(np.isfinite(top), top, w.dtype.type(0))
@@ -1632,61 +1637,72 @@ _add(
     "logsumexp",
     "no-maximum",
     "takes no maximum out before exp, which overflows (or leaves log 0): subtract the maximum of each slice and add it again after the log",
-    _with(_logsumexp, shift=_ZERO),
-    _with(_logsumexp, shift=_ZERO, dtypes={"double": True}),
+    with_switches(_logsumexp, shift=_ZERO),
+    with_switches(_logsumexp, shift=_ZERO, dtypes={"double": True}),
 )
 _add(
     "logsumexp",
     "global-maximum",
     "subtracts one maximum for the whole array, so that slices far below it become log 0: each slice has its own",
-    _with(_logsumexp, shift=lambda w, a: w.max(initial=-np.inf)),
+    with_switches(_logsumexp, shift=lambda w, a: w.max(initial=-np.inf)),
 )
 _add(
     "logsumexp",
     "mean-not-maximum",
     "subtracts the mean: only subtracting the maximum keeps exp from overflowing",
-    _with(_logsumexp, shift=lambda w, a: w.mean(a, keepdims=True)),
+    with_switches(_logsumexp, shift=lambda w, a: w.mean(a, keepdims=True)),
 )
 _add(
-    "logsumexp", "maximum-not-added", "does not add the maximum again after the log", _with(_logsumexp, put_back=False)
+    "logsumexp",
+    "maximum-not-added",
+    "does not add the maximum again after the log",
+    with_switches(_logsumexp, put_back=False),
 )
-_add("logsumexp", "keeps-axis", "keeps the axis: it is dropped from the answer", _with(_logsumexp, keep=True))
-_add("logsumexp", "fixed-axis", "ignores axis and always takes the last one", _with(_logsumexp, over=lambda a: -1))
+_add("logsumexp", "keeps-axis", "keeps the axis: it is dropped from the answer", with_switches(_logsumexp, keep=True))
+_add(
+    "logsumexp",
+    "fixed-axis",
+    "ignores axis and always takes the last one",
+    with_switches(_logsumexp, over=lambda a: -1),
+)
 _add(
     "logsumexp",
     "mean-of-exp",
     "takes the log of the mean of the exponentials: take the log of their sum",
-    _with(_logsumexp, total=lambda e, a: e.mean(a, keepdims=True)),
+    with_switches(_logsumexp, total=lambda e, a: e.mean(a, keepdims=True)),
 )
 _add(
     "logsumexp",
     "infinity-nan",
     "subtracts an infinite maximum, and inf - inf is NaN: a slice of -inf gives -inf, and one with +inf gives +inf",
-    _with(_logsumexp, shift=lambda w, a: w.max(a, keepdims=True)),
+    with_switches(_logsumexp, shift=lambda w, a: w.max(a, keepdims=True)),
 )
 _add(
     "logsumexp",
     "base-2",
     "takes logarithm and powers to base 2: log and exp here are the natural ones",
-    _with(_logsumexp, exp=np.exp2, log=np.log2),
+    with_switches(_logsumexp, exp=np.exp2, log=np.log2),
 )
 _add(
     "logsumexp",
     "eps-in-log",
     "adds a small number inside the log: with the maximum taken out the sum is at least 1 already",
-    *(_with(_logsumexp, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny)) for tiny in TINY),
+    *(
+        with_switches(_logsumexp, total=lambda e, a, tiny=tiny: e.sum(a, keepdims=True) + e.dtype.type(tiny))
+        for tiny in TINY
+    ),
 )
 _add(
     "logsumexp",
     "maximum-only",
     "returns the maximum: that is what logsumexp approaches when one logit stands out",
-    _with(_logsumexp, log=lambda s: s * 0),
+    with_switches(_logsumexp, log=lambda s: s * 0),
 )
 _add(
     "logsumexp",
     "half-arithmetic",
     "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end",
-    _with(_logsumexp, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)),
+    with_switches(_logsumexp, dtypes={"half": True}, total=lambda e, a: e.sum(a, keepdims=True, dtype=e.dtype)),
     noisy=True,
 )
 
@@ -1744,51 +1760,58 @@ _add(
     "gumbel_max",
     "gaussian-noise",
     "adds Gaussian noise: that is the probit model; only Gumbel noise gives softmax",
-    _with(_noisy_argmax, noise=_gaussian),
+    with_switches(_noisy_argmax, noise=_gaussian),
 )
 _add(
     "gumbel_max",
     "laplace-noise",
     "adds Laplace noise: only Gumbel noise, -log(-log(u)), gives softmax",
-    _with(_noisy_argmax, noise=_laplace),
+    with_switches(_noisy_argmax, noise=_laplace),
 )
 _add(
     "gumbel_max",
     "uniform-noise",
     "adds uniform noise: only Gumbel noise, -log(-log(u)), gives softmax",
-    _with(_noisy_argmax, noise=lambda rng, shape: rng.random(shape)),
+    with_switches(_noisy_argmax, noise=lambda rng, shape: rng.random(shape)),
 )
 _add(
     "gumbel_max",
     "exponential-noise",
     "adds exponential noise, -log(u): Gumbel noise takes the logarithm twice, -log(-log(u))",
-    _with(_noisy_argmax, noise=lambda rng, shape: -np.log1p(-rng.random(shape))),
+    with_switches(_noisy_argmax, noise=lambda rng, shape: -np.log1p(-rng.random(shape))),
 )
 _add(
     "gumbel_max",
     "minus-gumbel",
     "subtracts the noise (or has a sign of -log(-log(u)) wrong): Gumbel noise is skewed, so its sign matters",
-    _with(_noisy_argmax, sign=-1),
+    with_switches(_noisy_argmax, sign=-1),
 )
 _add(
     "gumbel_max",
     "no-noise",
     "draws the same class every time: each class of each sample needs noise of its own",
-    _with(_noisy_argmax, sign=0),
+    with_switches(_noisy_argmax, sign=0),
 )
 _add(
     "gumbel_max",
     "shared-noise",
     "uses the same noise for every sample, so that all are equal: each sample needs noise of its own",
-    _with(_noisy_argmax, shared=True),
+    with_switches(_noisy_argmax, shared=True),
 )
 _add(
     "gumbel_max",
     "noise-of-probabilities",
     "adds the noise to probabilities: it belongs to the logits",
-    _with(_noisy_argmax, scores=lambda logits: np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()),
+    with_switches(
+        _noisy_argmax, scores=lambda logits: np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    ),
 )
-_add("gumbel_max", "argmin", "takes the smallest: the largest noisy logit wins", _with(_noisy_argmax, pick=np.argmin))
+_add(
+    "gumbel_max",
+    "argmin",
+    "takes the smallest: the largest noisy logit wins",
+    with_switches(_noisy_argmax, pick=np.argmin),
+)
 _add("gumbel_max", "flat", "returns the samples flat: they have the shape `size`", _flattened)
 _add("gumbel_max", "floats", "returns floats: the indices of the classes are integers", _as_float)
 _add(
@@ -1808,7 +1831,7 @@ def _bayes(
     total=lambda e: e.sum(1, keepdims=True),
     after=None,
 ):
-    j = joint(_wide(log_prior, **(dtypes or {})), _wide(log_likelihood, **(dtypes or {})))
+    j = joint(wide(log_prior, **(dtypes or {})), wide(log_likelihood, **(dtypes or {})))
     e = np.exp(j - shift(j))
     y = e / total(e)
     return (after(y) if after else y).astype(log_likelihood.dtype)
@@ -1819,45 +1842,47 @@ _add(
     _bayes_name,
     "no-prior",
     "leaves the prior out: posterior is prior times likelihood, normalized",
-    _with(_bayes, joint=lambda p, l: l),
+    with_switches(_bayes, joint=lambda p, l: l),
 )
 _add(
     _bayes_name,
     "no-likelihood",
     "returns the prior for every sample: multiply it with the likelihood",
-    _with(_bayes, joint=lambda p, l: p + l * 0),
+    with_switches(_bayes, joint=lambda p, l: p + l * 0),
 )
 _add(
     _bayes_name,
     "no-maximum",
     "takes exp of the log-joint as it is, which under- or overflows: subtract each sample's maximum first",
-    *(_with(_bayes, shift=lambda j: j.dtype.type(0), dtypes=d) for d in ({}, {"double": True})),
+    *(with_switches(_bayes, shift=lambda j: j.dtype.type(0), dtypes=d) for d in ({}, {"double": True})),
 )
 _add(
     _bayes_name,
     "global-maximum",
     "subtracts one maximum for all samples, so that samples far below it become 0/0: each sample has its own",
-    _with(_bayes, shift=lambda j: j.max(initial=-np.inf)),
+    with_switches(_bayes, shift=lambda j: j.max(initial=-np.inf)),
 )
 _add(
     _bayes_name,
     "over-samples",
     "normalizes over the samples: each sample's posterior sums to 1 over the classes",
-    _with(_bayes, shift=lambda j: j.max(0, keepdims=True, initial=-np.inf), total=lambda e: e.sum(0, keepdims=True)),
+    with_switches(
+        _bayes, shift=lambda j: j.max(0, keepdims=True, initial=-np.inf), total=lambda e: e.sum(0, keepdims=True)
+    ),
 )
 _add(
     _bayes_name,
     "everything",
     "divides by the sum over all samples and classes: each sample's posterior sums to 1 over the classes",
-    _with(_bayes, total=lambda e: e.sum()),
-    _with(_bayes, total=lambda e: e.sum(), shift=lambda j: j.max(initial=-np.inf)),
+    with_switches(_bayes, total=lambda e: e.sum()),
+    with_switches(_bayes, total=lambda e: e.sum(), shift=lambda j: j.max(initial=-np.inf)),
 )
 _add(
     _bayes_name,
     "clips",
     "clips the logs instead of shifting them: what lies beyond the bounds is lost, so subtract each sample's maximum instead",
     *(
-        _with(
+        with_switches(
             _bayes,
             shift=lambda j: j.dtype.type(0),
             joint=lambda p, l, c=c: np.clip(p + l, -c, c),
@@ -1870,32 +1895,37 @@ _add(
     _bayes_name,
     "adds-the-prior",
     "adds the prior itself to the log-likelihood: logs are added, so add log_prior as it is",
-    _with(_bayes, joint=lambda p, l: np.exp(p) + l),
+    with_switches(_bayes, joint=lambda p, l: np.exp(p) + l),
 )
 _add(
     _bayes_name,
     "prior-across-samples",
     "lines the prior up with the samples: it belongs to the classes, the last axis (as many samples as classes hide it)",
-    _with(_bayes, joint=lambda p, l: p[:, None] + l),
+    with_switches(_bayes, joint=lambda p, l: p[:, None] + l),
 )
 _add(
     _bayes_name,
     "unnormalized",
     "does not divide by the evidence: each sample's posterior sums to 1",
-    _with(_bayes, shift=lambda j: j.dtype.type(0), total=lambda e: e.dtype.type(1)),
+    with_switches(_bayes, shift=lambda j: j.dtype.type(0), total=lambda e: e.dtype.type(1)),
 )
-_add(_bayes_name, "log-posterior", "returns the log of the posterior: take exp at the end", _with(_bayes, after=np.log))
+_add(
+    _bayes_name,
+    "log-posterior",
+    "returns the log of the posterior: take exp at the end",
+    with_switches(_bayes, after=np.log),
+)
 _add(
     _bayes_name,
     "one-hot",
     "decides for the likeliest class: the posterior keeps the doubt",
-    _with(_bayes, after=lambda y: (y == y.max(1, keepdims=True)) * 1.0),
+    with_switches(_bayes, after=lambda y: (y == y.max(1, keepdims=True)) * 1.0),
 )
 _add(
     _bayes_name,
     "subtracts-the-prior",
     "divides by the prior: multiply with it (add its log)",
-    _with(_bayes, joint=lambda p, l: l - p),
+    with_switches(_bayes, joint=lambda p, l: l - p),
 )
 
 # ---- the question's output (PyTorch) ---------------------------------------------------------------------------------
@@ -1997,9 +2027,7 @@ for _name, _right in {
     "logsumexp": _logsumexp,
 }.items():
     _add(_name, MUTATES_INPUT, "changes its input: work on a copy", _mutating(_right))
-    _add(
-        _name, "always-float64", "returns float64 always: the answer keeps the dtype of the input", _in_float64(_right)
-    )
+    _add(_name, "always-float64", "returns float64 always: the answer keeps the dtype of the input", in_float64(_right))
 
 for _chapter in CHAPTERS:
     MISTAKES |= _chapter.MISTAKES

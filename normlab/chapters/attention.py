@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 
 from normlab.cases import Case, along_axis, sizes, uneven, view
-from normlab.frame import Exercise, Misfit, Once, mistakes_table
+from normlab.frame import Exercise, Misfit, Once, mistakes_table, with_switches
 
 MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
 
@@ -595,13 +595,6 @@ def _wide(x, dtype=None):
     return x.astype(np.promote_types(x.dtype, np.float32) if dtype is None else dtype)
 
 
-def _with(right, **switches):
-    def wrong(*args, **kwargs):
-        return right(*args, **kwargs, **switches)
-
-    return wrong
-
-
 def _keep(x, mask, fill):
     return np.where(mask, x, x.dtype.type(fill))
 
@@ -673,9 +666,9 @@ add(
     _masked_name,
     "mask-inverted",
     "keeps what is masked and masks what is kept: here True means keep",
-    _with(_softmax_of_kept, invert=True),
-    _with(_softmax_of_kept, invert=True, guard=False),
-    _with(_softmax_of_kept, invert=True, guard=False, fill=-1e9),
+    with_switches(_softmax_of_kept, invert=True),
+    with_switches(_softmax_of_kept, invert=True, guard=False),
+    with_switches(_softmax_of_kept, invert=True, guard=False, fill=-1e9),
 )
 add(
     _masked_name,
@@ -687,8 +680,8 @@ add(
     _masked_name,
     "nan-rows",
     "leaves NaN where nothing is kept, from -inf - (-inf) or 0/0: such a slice gets zeros",
-    _with(_softmax_of_kept, guard=False),
-    _with(
+    with_switches(_softmax_of_kept, guard=False),
+    with_switches(
         _softmax_of_kept,
         guard=False,
         clear=True,
@@ -699,36 +692,36 @@ add(
     _masked_name,
     "uniform-rows",
     "gives equal weights where nothing is kept, so that masked places leak: such a slice gets zeros",
-    _with(_softmax_of_kept, empty=1.0),
-    _with(_softmax_of_kept, guard=False, fill=-1e9, dtype=np.float64),
-    _with(_softmax_of_kept, guard=False, fill=-1e9),
-    _with(_softmax_of_kept, guard=False, fill=-1e30),
-    _with(_softmax_of_kept, guard=False, fill=np.finfo(np.float32).min),
+    with_switches(_softmax_of_kept, empty=1.0),
+    with_switches(_softmax_of_kept, guard=False, fill=-1e9, dtype=np.float64),
+    with_switches(_softmax_of_kept, guard=False, fill=-1e9),
+    with_switches(_softmax_of_kept, guard=False, fill=-1e30),
+    with_switches(_softmax_of_kept, guard=False, fill=np.finfo(np.float32).min),
 )
 add(
     _masked_name,
     "not-negative-enough",
     "fills masked places with a number that kept logits can lie below: only -inf is below all of them",
     *(
-        _with(_softmax_of_kept, guard=False, fill=fill, dtype=d)
+        with_switches(_softmax_of_kept, guard=False, fill=fill, dtype=d)
         for fill in (-1e3, -100.0, -50.0)
         for d in (None, np.float64)
     ),
-    *(_with(_softmax_of_kept, guard=False, fill=fill, clear=True) for fill in (-1e3, -100.0)),
+    *(with_switches(_softmax_of_kept, guard=False, fill=fill, clear=True) for fill in (-1e3, -100.0)),
 )
 add(
     _masked_name,
     "half-fill",
     "computes in float16, where -1e9 is -inf and sums of exponentials overflow: "
     "compute in float32 and cast once at the end",
-    _with(_softmax_of_kept, guard=False, fill=-1e9, dtype=np.float16),
+    with_switches(_softmax_of_kept, guard=False, fill=-1e9, dtype=np.float16),
     noisy=True,
 )
 add(
     _masked_name,
     "fills-with-zero",
     "sets masked logits to 0, and exp(0) is 1: -inf is what gets weight 0",
-    _with(_softmax_of_kept, fill=0.0, guard=False),
+    with_switches(_softmax_of_kept, fill=0.0, guard=False),
     lambda x, mask, axis=-1: _softmax_of_kept(x * mask, np.array(True), axis, guard=False),
 )
 add(
@@ -743,9 +736,9 @@ add(
     "renormalizes-after-softmax",
     "computes the softmax with the masked logits in it, which can push the kept ones to 0: "
     "take the maximum of the kept ones",
-    _with(_times_mask, renormalize=True),
-    _with(_softmax_of_kept, shift=lambda kept, x, a: x.max(a, keepdims=True), clear=True),
-    _with(_softmax_of_kept, shift=lambda kept, x, a: x.max(a, keepdims=True), guard=False),
+    with_switches(_times_mask, renormalize=True),
+    with_switches(_softmax_of_kept, shift=lambda kept, x, a: x.max(a, keepdims=True), clear=True),
+    with_switches(_softmax_of_kept, shift=lambda kept, x, a: x.max(a, keepdims=True), guard=False),
 )
 add(
     _masked_name,
@@ -769,9 +762,9 @@ add(
     _masked_name,
     "no-maximum",
     "takes no maximum out before exp, which overflows (or leaves 0/0): subtract the maximum of each slice",
-    *(_with(_softmax_of_kept, shift=lambda kept, x, a: x.dtype.type(0), dtype=d) for d in (None, np.float64)),
+    *(with_switches(_softmax_of_kept, shift=lambda kept, x, a: x.dtype.type(0), dtype=d) for d in (None, np.float64)),
     *(
-        _with(_softmax_of_kept, shift=lambda kept, x, a: x.dtype.type(0), dtype=d, guard=False)
+        with_switches(_softmax_of_kept, shift=lambda kept, x, a: x.dtype.type(0), dtype=d, guard=False)
         for d in (None, np.float64)
     ),
 )
@@ -779,26 +772,26 @@ add(
     _masked_name,
     "global-maximum",
     "subtracts one maximum for the whole array, so that slices far below it vanish: each slice has its own",
-    _with(_softmax_of_kept, shift=lambda kept, x, a: kept.max()),
-    _with(_softmax_of_kept, shift=lambda kept, x, a: kept.max(), guard=False),
+    with_switches(_softmax_of_kept, shift=lambda kept, x, a: kept.max()),
+    with_switches(_softmax_of_kept, shift=lambda kept, x, a: kept.max(), guard=False),
 )
 add(
     _masked_name,
     "sums-over-everything",
     "divides by the sum over the whole array: each slice along the axis adds up to 1 by itself",
-    _with(_softmax_of_kept, total=lambda e, a: e.sum()),
+    with_switches(_softmax_of_kept, total=lambda e, a: e.sum()),
 )
 add(
     _masked_name,
     "fixed-axis",
     "ignores axis and always takes the last one",
-    _with(_softmax_of_kept, over=lambda a: -1),
+    with_switches(_softmax_of_kept, over=lambda a: -1),
 )
 add(
     _masked_name,
     "axis-0",
     "ignores axis and always takes the first one",
-    _with(_softmax_of_kept, over=lambda a: 0),
+    with_switches(_softmax_of_kept, over=lambda a: 0),
 )
 add(
     _masked_name,
@@ -901,26 +894,26 @@ add(
     _name,
     "no-rescale",
     "adds to the old normalizer as it is: when the maximum grows, multiply it by exp(old maximum - new maximum)",
-    _with(_merge_chunks, factor=lambda old, new: 1.0),
+    with_switches(_merge_chunks, factor=lambda old, new: 1.0),
 )
 add(
     _name,
     "rescale-inverted",
     "rescales by exp(new maximum - old maximum): the old terms shrink when the maximum grows, so it is old minus new",
-    _with(_merge_chunks, factor=lambda old, new: float(np.exp(np.float64(new - old))) if old > -_INF else 1.0),
-    _with(_merge_chunks, factor=lambda old, new: float(np.exp(np.float64(new - old))) if old > -_INF else 0.0),
+    with_switches(_merge_chunks, factor=lambda old, new: float(np.exp(np.float64(new - old))) if old > -_INF else 1.0),
+    with_switches(_merge_chunks, factor=lambda old, new: float(np.exp(np.float64(new - old))) if old > -_INF else 0.0),
 )
 add(
     _name,
     "rescale-without-exp",
     "multiplies by the difference of the maxima: the factor is its exponential, exp(old maximum - new maximum)",
-    _with(_merge_chunks, factor=lambda old, new: old - new if old > -_INF else 0.0),
+    with_switches(_merge_chunks, factor=lambda old, new: old - new if old > -_INF else 0.0),
 )
 add(
     _name,
     "chunk-not-rescaled",
     "measures each chunk from its own maximum and adds that as it is: below the running maximum its sum has to shrink",
-    _with(_merge_chunks, shift=lambda new, own: own if own > -_INF else 0.0),
+    with_switches(_merge_chunks, shift=lambda new, own: own if own > -_INF else 0.0),
 )
 add(
     _name,
@@ -938,21 +931,21 @@ add(
     _name,
     "last-maximum",
     "returns the maximum of the last chunk: keep the largest that was seen so far",
-    _with(_merge_chunks, new_top=lambda old, own: own),
-    _with(_merge_chunks, new_top=lambda old, own: own if own > -_INF else old),
+    with_switches(_merge_chunks, new_top=lambda old, own: own),
+    with_switches(_merge_chunks, new_top=lambda old, own: own if own > -_INF else old),
 )
 add(
     _name,
     "only-the-last-chunk",
     "forgets the chunks before the last: the old normalizer is rescaled and kept",
-    _with(_merge_chunks, factor=lambda old, new: 0.0),
+    with_switches(_merge_chunks, factor=lambda old, new: 0.0),
 )
 add(
     _name,
     "nan-from-minus-inf",
     "subtracts -inf from -inf, which is NaN, while all that it has seen is -inf: leave such a chunk out",
-    _with(_merge_chunks, guard=False, factor=_plain_factor),
-    _with(_merge_chunks, guard=False),
+    with_switches(_merge_chunks, guard=False, factor=_plain_factor),
+    with_switches(_merge_chunks, guard=False),
 )
 add(
     _name,
@@ -964,42 +957,42 @@ add(
     _name,
     "starts-at-zero",
     "starts with a maximum of 0, which negative logits never reach: start with -inf",
-    _with(_merge_chunks, start=(0.0, 0.0)),
+    with_switches(_merge_chunks, start=(0.0, 0.0)),
 )
 add(
     _name,
     "large-negative-start",
     "starts with a large negative number, which stays when there is nothing larger: start with -inf",
     *(
-        _with(_merge_chunks, start=(start, 0.0))
+        with_switches(_merge_chunks, start=(start, 0.0))
         for start in (-1e9, -1e30, -1e10, -1e308, float(np.finfo(np.float64).min), -1e6)
     ),
-    *(_with(_merge_chunks, start=(float(np.finfo(d).min), 0.0)) for d in (np.float32, np.float16)),
+    *(with_switches(_merge_chunks, start=(float(np.finfo(d).min), 0.0)) for d in (np.float32, np.float16)),
 )
 add(
     _name,
     "starts-with-one",
     "starts with a normalizer of 1: nothing has been added up yet, so it is 0",
-    _with(_merge_chunks, start=(-_INF, 1.0), at_first=1.0),
+    with_switches(_merge_chunks, start=(-_INF, 1.0), at_first=1.0),
 )
 add(
     _name,
     "no-maximum",
     "adds up exp(x) with no maximum taken out, which overflows: the normalizer is the sum of exp(x - maximum)",
-    _with(_merge_chunks, factor=lambda old, new: 1.0, shift=lambda new, own: 0.0),
+    with_switches(_merge_chunks, factor=lambda old, new: 1.0, shift=lambda new, own: 0.0),
 )
 add(
     _name,
     "maximum-at-the-end",
     "adds up exp(x) and divides by exp(maximum) at the end, after it overflowed or vanished: "
     "take the maximum out before exp",
-    _with(
+    with_switches(
         _merge_chunks,
         factor=lambda old, new: 1.0,
         shift=lambda new, own: 0.0,
         finish=lambda top, total, count: (top, float(total * np.exp(-np.float64(top))) if top > -_INF else 0.0),
     ),
-    _with(
+    with_switches(
         _merge_chunks,
         factor=lambda old, new: 1.0,
         shift=lambda new, own: 0.0,
@@ -1010,7 +1003,7 @@ add(
     _name,
     "logsumexp",
     "returns the logsumexp, maximum + log(normalizer): the normalizer itself is asked for",
-    _with(
+    with_switches(
         _merge_chunks,
         finish=lambda top, total, count: (top, top + np.log(total) if total else -_INF),
     ),
@@ -1019,26 +1012,26 @@ add(
     _name,
     "log-normalizer",
     "returns the log of the normalizer: the normalizer itself is asked for",
-    _with(_merge_chunks, finish=lambda top, total, count: (top, np.log(np.float64(total)))),
+    with_switches(_merge_chunks, finish=lambda top, total, count: (top, np.log(np.float64(total)))),
 )
 add(
     _name,
     "swapped",
     "returns (normalizer, maximum): the maximum comes first",
-    _with(_merge_chunks, finish=lambda top, total, count: (total, top)),
+    with_switches(_merge_chunks, finish=lambda top, total, count: (total, top)),
 )
 add(
     _name,
     "mean",
     "averages instead of adding up: the normalizer is a sum",
-    _with(_merge_chunks, finish=lambda top, total, count: (top, total / count if count else 0.0)),
-    _with(_merge_chunks, reduce=np.mean, biggest=lambda w: w.max(initial=-_INF)),
+    with_switches(_merge_chunks, finish=lambda top, total, count: (top, total / count if count else 0.0)),
+    with_switches(_merge_chunks, reduce=np.mean, biggest=lambda w: w.max(initial=-_INF)),
 )
 add(
     _name,
     "absolute-maximum",
     "takes the largest absolute value: a large negative logit needs no care, so it is the plain maximum",
-    _with(_merge_chunks, biggest=lambda w: np.abs(w).max(initial=-_INF)),
+    with_switches(_merge_chunks, biggest=lambda w: np.abs(w).max(initial=-_INF)),
 )
 add(
     _name,
@@ -1058,7 +1051,7 @@ add(
     _name,
     "empty-chunk-crashes",
     "takes the maximum of an empty chunk, which is an error: leave such a chunk out",
-    _with(_merge_chunks, biggest=lambda w: w.max()),
+    with_switches(_merge_chunks, biggest=lambda w: w.max()),
 )
 add(
     _name,
@@ -1204,26 +1197,26 @@ add(
     "no-rescale",
     "does not rescale what it has: "
     "when a query's maximum grows, multiply its normalizer and its output by exp(old - new)",
-    _with(_attend, rescale_total=np.ones_like, rescale_out=np.ones_like),
+    with_switches(_attend, rescale_total=np.ones_like, rescale_out=np.ones_like),
 )
 add(
     _name,
     "rescales-only-normalizer",
     "rescales the normalizer but not the output: both are sums of exp(score - maximum), so both need the factor",
-    _with(_attend, rescale_out=np.ones_like),
+    with_switches(_attend, rescale_out=np.ones_like),
 )
 add(
     _name,
     "rescales-only-output",
     "rescales the output but not the normalizer: both are sums of exp(score - maximum), so both need the factor",
-    _with(_attend, rescale_total=np.ones_like),
+    with_switches(_attend, rescale_total=np.ones_like),
 )
 add(
     _name,
     "rescale-inverted",
     "rescales by exp(new maximum - old maximum): what is old shrinks when the maximum grows, so it is old minus new",
     *(
-        _with(_attend, rescale_total=invert, rescale_out=invert)
+        with_switches(_attend, rescale_total=invert, rescale_out=invert)
         for invert in (lambda f: 1 / np.where(f == 0, f.dtype.type(1), f), lambda f: np.where(f == 0, f, 1 / f))
     ),
 )
@@ -1249,22 +1242,25 @@ add(
     _name,
     "last-maximum",
     "measures from the maximum of the last block instead of the largest so far, and overflows or becomes NaN",
-    _with(_attend, new_top=lambda old, own: own),
-    _with(_attend, new_top=lambda old, own: own, guard=False, empty=1.0),
+    with_switches(_attend, new_top=lambda old, own: own),
+    with_switches(_attend, new_top=lambda old, own: own, guard=False, empty=1.0),
 )
 add(
     _name,
     "not-divided",
     "does not divide by the normalizer: the weights of each query add up to 1",
-    _with(_attend, divide=False),
+    with_switches(_attend, divide=False),
 )
 add(
     _name,
     "no-maximum",
     "takes no maximum out before exp, which overflows (or leaves 0/0): subtract each query's running maximum",
-    *(_with(_attend, new_top=lambda old, own: np.zeros_like(own), start=0.0, dtype=d) for d in (None, np.float64)),
     *(
-        _with(_attend, new_top=lambda old, own: np.zeros_like(own), start=0.0, dtype=d, empty=1.0)
+        with_switches(_attend, new_top=lambda old, own: np.zeros_like(own), start=0.0, dtype=d)
+        for d in (None, np.float64)
+    ),
+    *(
+        with_switches(_attend, new_top=lambda old, own: np.zeros_like(own), start=0.0, dtype=d, empty=1.0)
         for d in (None, np.float64)
     ),
 )
@@ -1272,15 +1268,15 @@ add(
     _name,
     "one-maximum",
     "uses one maximum for all queries, and those far below it vanish: each query has its own",
-    _with(_attend, new_top=lambda old, own: np.maximum(old, own.max())),
-    _with(_attend, new_top=lambda old, own: np.maximum(old, own.max()), empty=1.0),
+    with_switches(_attend, new_top=lambda old, own: np.maximum(old, own.max())),
+    with_switches(_attend, new_top=lambda old, own: np.maximum(old, own.max()), empty=1.0),
 )
 add(
     _name,
     "maximum-starts-at-zero",
     "starts with a maximum of 0, far above scores that are very negative: start with -inf",
-    _with(_attend, start=0.0),
-    _with(_attend, start=0.0, empty=1.0),
+    with_switches(_attend, start=0.0),
+    with_switches(_attend, start=0.0, empty=1.0),
 )
 add(
     _name,
@@ -1292,77 +1288,77 @@ add(
     _name,
     "scale-forgotten",
     "leaves the scale out: the scores are multiplied by it",
-    _with(_attend, score=lambda q, k, scale: q @ k.T),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T),
 )
 add(
     _name,
     "scale-twice",
     "applies the scale twice: once to the scores is enough",
-    _with(_attend, score=lambda q, k, scale: q @ k.T * q.dtype.type(scale * scale)),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T * q.dtype.type(scale * scale)),
 )
 add(
     _name,
     "divides-by-scale",
     "divides by the scale: the scores are multiplied by it",
-    _with(_attend, score=lambda q, k, scale: q @ k.T / q.dtype.type(scale)),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T / q.dtype.type(scale)),
 )
 add(
     _name,
     "scale-root",
     "takes the root of the scale: the root of the size is in it already, where there is one",
-    _with(_attend, score=lambda q, k, scale: q @ k.T * q.dtype.type(scale**0.5)),
-    _with(_attend, score=lambda q, k, scale: q @ k.T / q.dtype.type(scale**0.5)),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T * q.dtype.type(scale**0.5)),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T / q.dtype.type(scale**0.5)),
 )
 add(
     _name,
     "own-scale",
     "uses 1/sqrt(D), whatever the scale: that is a usual choice of the caller's, so take what is given",
-    _with(_attend, score=lambda q, k, scale: q @ k.T / q.dtype.type(q.shape[1] ** 0.5)),
-    _with(_attend, score=lambda q, k, scale: q @ k.T * q.dtype.type(scale / q.shape[1] ** 0.5)),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T / q.dtype.type(q.shape[1] ** 0.5)),
+    with_switches(_attend, score=lambda q, k, scale: q @ k.T * q.dtype.type(scale / q.shape[1] ** 0.5)),
 )
 add(
     _name,
     "mask-inverted",
     "keeps what is masked and masks what is kept: here True means keep",
-    _with(_attend, use=lambda mask: ~mask if mask.ndim else mask),
-    _with(_attend, use=lambda mask: ~mask if mask.ndim else mask, guard=False, empty=1.0),
+    with_switches(_attend, use=lambda mask: ~mask if mask.ndim else mask),
+    with_switches(_attend, use=lambda mask: ~mask if mask.ndim else mask, guard=False, empty=1.0),
 )
 add(
     _name,
     "mask-ignored",
     "does not use mask_blocks: a masked key gets weight 0",
-    _with(_attend, use=lambda mask: np.array(True)),
+    with_switches(_attend, use=lambda mask: np.array(True)),
 )
 add(
     _name,
     "fills-with-zero",
     "sets masked scores to 0, and exp(0) is 1: -inf is what gets weight 0",
-    _with(_attend, fill=0.0),
+    with_switches(_attend, fill=0.0),
 )
 add(
     _name,
     "masks-after-softmax",
     "masks the weights but leaves the masked keys in the normalizer: mask the scores before exp",
-    _with(_attend, late_mask=True),
+    with_switches(_attend, late_mask=True),
 )
 add(
     _name,
     "uniform-rows",
     "averages the values it must not see where a query may attend to no key: fill with -inf, and give zeros there",
-    *(_with(_attend, fill=fill, dtype=d) for fill in (-1e9, -1e30, -1e4) for d in (None, np.float64)),
+    *(with_switches(_attend, fill=fill, dtype=d) for fill in (-1e9, -1e30, -1e4) for d in (None, np.float64)),
 )
 add(
     _name,
     "nan-from-masked-block",
     "subtracts -inf from -inf, which is NaN, while a query has seen no key: put 0 in place of a maximum of -inf",
-    _with(_attend, guard=False, empty=1.0),
-    _with(_attend, guard=False),
+    with_switches(_attend, guard=False, empty=1.0),
+    with_switches(_attend, guard=False),
 )
 add(
     _name,
     "nan-rows",
     "divides 0 by 0 where a query may attend to no key: such a query gets zeros",
-    _with(_attend, empty=1.0),
+    with_switches(_attend, empty=1.0),
 )
 add(
     _name,
@@ -1377,7 +1373,7 @@ add(
     _name,
     "half-arithmetic",
     "computes in float16, where scores lose their digits: compute in float32 and cast once at the end",
-    _with(_attend, dtype=np.float16),
+    with_switches(_attend, dtype=np.float16),
     noisy=True,
 )
 add(

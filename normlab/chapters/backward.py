@@ -4,7 +4,7 @@ import numpy as np
 
 from normlab import reference
 from normlab.cases import Case, affine, sizes, uneven, view
-from normlab.frame import Exercise, given, mistakes_table
+from normlab.frame import Exercise, given, in_float64, mistakes_table, wide
 
 MISTAKES, add = mistakes_table()
 
@@ -698,10 +698,6 @@ add(
 # ---- known mistakes: the backward of a norm, right but for its switches ----------------------------------------------
 
 
-def _wide(x, half=False, narrow=False):
-    return x.astype(np.float32) if narrow else x if half else x.astype(np.promote_types(x.dtype, np.float32))
-
-
 def _gradients(
     dy,
     x,
@@ -734,7 +730,7 @@ def _gradients(
     """dx, dweight, dbias. pool: the axes of the statistics; shared: those that share a weight; lined_up: the shape in
     which a weight meets x."""
     dtype = x.dtype
-    dy, x = _wide(dy, **(dtypes or {})), _wide(x, **(dtypes or {}))
+    dy, x = wide(dy, **(dtypes or {})), wide(x, **(dtypes or {}))
     w = weight.astype(x.dtype).reshape(lined_up)
     eps = x.dtype.type(eps if fixed_eps is None else fixed_eps)
 
@@ -842,13 +838,6 @@ def _mutating_x(right):
         answer = right(dy, x, weight, **kwargs)
         x[...] = x - x.mean() + x.dtype.type(1)
         return answer
-
-    return wrong
-
-
-def _in_float64(right):
-    def wrong(*args, **kwargs):
-        return tuple(part.astype(np.float64) for part in right(*args, **kwargs))
 
     return wrong
 
@@ -1079,7 +1068,7 @@ for _name, _make, _default in (
         _name,
         "always-float64",
         "returns float64 always: the gradients keep the dtype of x",
-        _in_float64(_right),
+        in_float64(_right),
     )
     add(_name, "mutates-input", "changes what it was given: work on copies", _mutating(_right), _mutating_x(_right))
 

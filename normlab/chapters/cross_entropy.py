@@ -6,7 +6,7 @@ import numpy as np
 
 from normlab import reference
 from normlab.cases import Case, along_axis, one_column, sizes, uneven, view, with_nan
-from normlab.frame import Exercise, mistakes_table
+from normlab.frame import Exercise, in_float64, mistakes_table, wide, with_switches
 
 IGNORE = -100  # PyTorch's ignore_index
 # Small numbers that people add where none belongs.
@@ -542,23 +542,6 @@ EXERCISES = (
 MISTAKES, add = mistakes_table()
 
 
-def _with(right, **switches):
-    """`right` with switches thrown."""
-
-    def wrong(*args, **kwargs):
-        return right(*args, **kwargs, **switches)
-
-    return wrong
-
-
-def _wide(x, half=False, narrow=False, double=False):
-    """x in the dtype for arithmetic; `half` leaves float16 as it is, `narrow` computes float64 in float32, and `double`
-    everything in float64 (right too, but what overflows overflows elsewhere)."""
-    if narrow or double:
-        return x.astype(np.float32 if narrow else np.float64)
-    return x if half else x.astype(np.promote_types(x.dtype, np.float32))
-
-
 def _zero(w, axis):
     return w.dtype.type(0)
 
@@ -612,7 +595,7 @@ def _log_softmax(
     after=None,
     dtypes=None,
 ):
-    w, axis = _wide(x, **(dtypes or {})), over(axis)
+    w, axis = wide(x, **(dtypes or {})), over(axis)
     if before:
         w = before(w, axis)
     z = w - shift(w, axis)
@@ -626,24 +609,24 @@ def _softmax(w, axis=-1, shift=_maximum, total=_sum):
 
 
 def _log_of_softmax(x, axis=-1, safe=lambda p: p, shift=_maximum, dtypes=None):
-    return np.log(safe(_softmax(_wide(x, **(dtypes or {})), axis, shift))).astype(x.dtype)
+    return np.log(safe(_softmax(wide(x, **(dtypes or {})), axis, shift))).astype(x.dtype)
 
 
 def _log_softmax_no_keepdims(x, axis=-1):
-    w = _wide(x)
+    w = wide(x)
     z = w - w.max(axis, keepdims=True)
     return (z - np.log(np.exp(z).sum(axis))).astype(x.dtype)
 
 
 def _log_softmax_no_keepdims_twice(x, axis=-1):
-    w = _wide(x)
+    w = wide(x)
     z = w - w.max(axis)
     return (z - np.log(np.exp(z).sum(axis))).astype(x.dtype)
 
 
 def _log_softmax_maximum_left_in(x, axis=-1):
     """x - log(sum(exp(x - max))): the maximum was taken out of one side alone."""
-    w = _wide(x)
+    w = wide(x)
     return (w - np.log(np.exp(w - _maximum(w, axis)).sum(axis, keepdims=True))).astype(x.dtype)
 
 
@@ -660,45 +643,47 @@ def _mutating(right):
     return wrong
 
 
-def _in_float64(right):
-    def wrong(*args, **kwargs):
-        return right(*args, **kwargs).astype(np.float64)
-
-    return wrong
-
-
 _name = "log_softmax"
 add(
     _name,
     "log-of-softmax",
     "takes the log of softmax, which is -inf where a probability underflows to 0: subtract logsumexp from the logits",
-    *(_with(_log_of_softmax, dtypes=d) for d in BOTH),
+    *(with_switches(_log_of_softmax, dtypes=d) for d in BOTH),
 )
 add(
     _name,
     "naive-log-of-softmax",
     "takes the log of exp(x) / sum(exp(x)), which over- and underflows: use x - max - log(sum(exp(x - max)))",
-    *(_with(_log_of_softmax, shift=_zero, dtypes=d) for d in BOTH),
+    *(with_switches(_log_of_softmax, shift=_zero, dtypes=d) for d in BOTH),
 )
 add(
     _name,
     "eps-in-log",
     "adds a small number inside the log, which hides small probabilities: subtract logsumexp from the logits",
-    *(_with(_log_of_softmax, safe=lambda p, t=t: p + p.dtype.type(t), dtypes=d) for t in TINY for d in BOTH),
+    *(with_switches(_log_of_softmax, safe=lambda p, t=t: p + p.dtype.type(t), dtypes=d) for t in TINY for d in BOTH),
 )
 add(
     _name,
     "clips-probabilities",
     "clips the probabilities before the log, so that all small ones look alike: subtract logsumexp from the logits",
-    *(_with(_log_of_softmax, safe=lambda p, t=t: np.maximum(p, p.dtype.type(t)), dtypes=d) for t in TINY for d in BOTH),
     *(
-        _with(_log_of_softmax, safe=lambda p, t=t: np.clip(p, p.dtype.type(t), 1 - p.dtype.type(t)), dtypes=d)
+        with_switches(_log_of_softmax, safe=lambda p, t=t: np.maximum(p, p.dtype.type(t)), dtypes=d)
+        for t in TINY
+        for d in BOTH
+    ),
+    *(
+        with_switches(_log_of_softmax, safe=lambda p, t=t: np.clip(p, p.dtype.type(t), 1 - p.dtype.type(t)), dtypes=d)
         for t in TINY
         for d in BOTH
     ),
 )
 for _slug, (_sentence, _shift) in SHIFTS.items():
-    add(_name, _slug, _sentence.format(slice="slice"), *(_with(_log_softmax, shift=_shift, dtypes=d) for d in BOTH))
+    add(
+        _name,
+        _slug,
+        _sentence.format(slice="slice"),
+        *(with_switches(_log_softmax, shift=_shift, dtypes=d) for d in BOTH),
+    )
 add(
     _name,
     "maximum-left-in",
@@ -709,16 +694,16 @@ add(
     _name,
     "fixed-axis",
     "ignores axis and always takes the same one",
-    _with(_log_softmax, over=lambda axis: -1),
-    _with(_log_softmax, over=lambda axis: 0),
+    with_switches(_log_softmax, over=lambda axis: -1),
+    with_switches(_log_softmax, over=lambda axis: 0),
 )
 add(_name, "default-axis", "has another default axis: it is the last one, -1", _log_softmax_along_0)
 add(
     _name,
     "everything",
     "sums over the whole array: each slice along the axis has a logsumexp of its own",
-    _with(_log_softmax, total=lambda e, axis: e.sum()),
-    _with(_log_softmax, over=lambda axis: None, total=lambda e, axis: e.sum()),
+    with_switches(_log_softmax, total=lambda e, axis: e.sum()),
+    with_switches(_log_softmax, over=lambda axis: None, total=lambda e, axis: e.sum()),
 )
 add(
     _name,
@@ -731,73 +716,73 @@ add(
     _name,
     "no-log",
     "returns the probabilities: their logarithm is asked for",
-    *(_with(_log_softmax, after=np.exp, dtypes=d) for d in BOTH),
+    *(with_switches(_log_softmax, after=np.exp, dtypes=d) for d in BOTH),
 )
 add(
     _name,
     "minus-sign",
     "has the sign wrong: logs of probabilities are at most 0",
-    _with(_log_softmax, after=np.negative),
+    with_switches(_log_softmax, after=np.negative),
 )
 add(
     _name,
     "not-normalized",
     "subtracts the maximum and stops: the log of the sum of exponentials is still to be subtracted",
-    _with(_log_softmax, log=np.zeros_like),
+    with_switches(_log_softmax, log=np.zeros_like),
 )
 add(
     _name,
     "sum-without-log",
     "subtracts the sum of the exponentials: subtract its logarithm",
-    _with(_log_softmax, log=lambda s: s),
+    with_switches(_log_softmax, log=lambda s: s),
 )
 add(
     _name,
     "mean-of-exp",
     "takes the log of the mean of the exponentials: take the log of their sum",
-    _with(_log_softmax, total=lambda e, axis: e.mean(axis, keepdims=True)),
+    with_switches(_log_softmax, total=lambda e, axis: e.mean(axis, keepdims=True)),
 )
 add(
     _name,
     "base-2",
     "takes powers and logarithms to base 2: log and exp here are the natural ones",
-    _with(_log_softmax, log=np.log2, exp=np.exp2),
-    _with(_log_softmax, log=np.log2),
-    _with(_log_softmax, after=lambda y: y / np.log(y.dtype.type(2))),
+    with_switches(_log_softmax, log=np.log2, exp=np.exp2),
+    with_switches(_log_softmax, log=np.log2),
+    with_switches(_log_softmax, after=lambda y: y / np.log(y.dtype.type(2))),
 )
 add(
     _name,
     "softmax-twice",
     "applies softmax before: what comes in are the logits, and log_softmax is applied to them once",
-    _with(_log_softmax, before=_softmax),
+    with_switches(_log_softmax, before=_softmax),
 )
 add(
     _name,
     "log-sigmoid",
     "treats each logit by itself, as a sigmoid does: the logits of a slice share one sum",
-    _with(_log_softmax, after=None, before=None, shift=_zero, total=lambda e, axis: 1 + e),
-    lambda x, axis=-1: (-np.logaddexp(_wide(x).dtype.type(0), -_wide(x))).astype(x.dtype),
+    with_switches(_log_softmax, after=None, before=None, shift=_zero, total=lambda e, axis: 1 + e),
+    lambda x, axis=-1: (-np.logaddexp(wide(x).dtype.type(0), -wide(x))).astype(x.dtype),
 )
 add(
     _name,
     "nan-to-num",
     "replaces NaN or infinities by numbers: a fault that comes in, and a probability of 0, are to show",
-    _with(_log_softmax, after=np.nan_to_num),
-    _with(_log_softmax, after=lambda y: np.nan_to_num(y, nan=0.0, posinf=np.inf, neginf=-np.inf)),
-    _with(_log_of_softmax, safe=np.nan_to_num),
+    with_switches(_log_softmax, after=np.nan_to_num),
+    with_switches(_log_softmax, after=lambda y: np.nan_to_num(y, nan=0.0, posinf=np.inf, neginf=-np.inf)),
+    with_switches(_log_of_softmax, safe=np.nan_to_num),
 )
 add(
     _name,
     "half-arithmetic",
     "computes in float16, where the sum of exponentials overflows: compute in float32 and cast once at the end",
-    _with(_log_softmax, dtypes=HALF, total=lambda e, axis: e.sum(axis, keepdims=True, dtype=e.dtype)),
+    with_switches(_log_softmax, dtypes=HALF, total=lambda e, axis: e.sum(axis, keepdims=True, dtype=e.dtype)),
     noisy=True,
 )
 add(
     _name,
     "float32-arithmetic",
     "computes float64 input in float32: keep the arithmetic as wide as the input",
-    _with(_log_softmax, dtypes=NARROW),
+    with_switches(_log_softmax, dtypes=NARROW),
     noisy=True,
     trace=_narrow,
 )
@@ -806,7 +791,7 @@ add(
     _name,
     "always-float64",
     "returns float64 always: the answer keeps the dtype of the input",
-    _in_float64(_log_softmax),
+    in_float64(_log_softmax),
 )
 
 
@@ -836,7 +821,7 @@ def _cross_entropy(
     none=np.nan,
     dtypes=None,
 ):
-    w = _wide(logits, **(dtypes or {}))
+    w = wide(logits, **(dtypes or {}))
     kept = np.flatnonzero(counts(target, ignore_index))
     if not len(kept):
         return float(none)
@@ -861,13 +846,13 @@ def _binary(log_p, kept, target):
 
 def _masked_by_product(logits, target, ignore_index=IGNORE, nan=np.nan):
     kept = target != ignore_index
-    losses = -_log_softmax(_wide(logits))[np.arange(len(target)), np.where(kept, target, 0)]
+    losses = -_log_softmax(wide(logits))[np.arange(len(target)), np.where(kept, target, 0)]
     return float((losses * kept).sum() / kept.sum()) if kept.any() else float(nan)
 
 
 def _unreduced(logits, target, ignore_index=IGNORE, ignored=0.0):
     kept = target != ignore_index
-    losses = -_log_softmax(_wide(logits))[np.arange(len(target)), np.where(kept, target, 0)]
+    losses = -_log_softmax(wide(logits))[np.arange(len(target)), np.where(kept, target, 0)]
     return np.where(kept, losses, ignored).astype(logits.dtype)
 
 
@@ -896,28 +881,30 @@ add(
     _name,
     "softmax-twice",
     "applies softmax twice: log_softmax is taken of the logits, once",
-    _with(_cross_entropy, log_p=lambda w: _log_softmax(_softmax(w))),
-    _with(_cross_entropy, log_p=lambda w: _log_softmax(_softmax(w)), dtypes=DOUBLE),
-    _with(_cross_entropy, log_p=lambda w: _log_softmax(_log_softmax(w), before=_softmax)),
+    with_switches(_cross_entropy, log_p=lambda w: _log_softmax(_softmax(w))),
+    with_switches(_cross_entropy, log_p=lambda w: _log_softmax(_softmax(w)), dtypes=DOUBLE),
+    with_switches(_cross_entropy, log_p=lambda w: _log_softmax(_log_softmax(w), before=_softmax)),
 )
 add(
     _name,
     "log-of-softmax",
     "takes the log of softmax, which is -inf where a probability underflows to 0: use x - max - log(sum(exp(x - max)))",
-    *(_with(_cross_entropy, log_p=_log_of_softmax, dtypes=d) for d in BOTH),
+    *(with_switches(_cross_entropy, log_p=_log_of_softmax, dtypes=d) for d in BOTH),
 )
 add(
     _name,
     "naive-log-of-softmax",
     "takes the log of exp(x) / sum(exp(x)), which over- and underflows: use x - max - log(sum(exp(x - max)))",
-    *(_with(_cross_entropy, log_p=_with(_log_of_softmax, shift=_zero), dtypes=d) for d in BOTH),
+    *(with_switches(_cross_entropy, log_p=with_switches(_log_of_softmax, shift=_zero), dtypes=d) for d in BOTH),
 )
 add(
     _name,
     "eps-in-log",
     "adds a small number inside the log, which caps the loss: use x - max - log(sum(exp(x - max)))",
     *(
-        _with(_cross_entropy, log_p=_with(_log_of_softmax, safe=lambda p, t=t: p + p.dtype.type(t)), dtypes=d)
+        with_switches(
+            _cross_entropy, log_p=with_switches(_log_of_softmax, safe=lambda p, t=t: p + p.dtype.type(t)), dtypes=d
+        )
         for t in TINY
         for d in BOTH
     ),
@@ -927,7 +914,7 @@ add(
     "clips-probabilities",
     "clips the probabilities before the log, which caps the loss: use x - max - log(sum(exp(x - max)))",
     *(
-        _with(_cross_entropy, log_p=_with(_log_of_softmax, safe=safe), dtypes=d)
+        with_switches(_cross_entropy, log_p=with_switches(_log_of_softmax, safe=safe), dtypes=d)
         for t in TINY
         for d in BOTH
         for safe in (
@@ -940,33 +927,33 @@ add(
     _name,
     "no-log",
     "leaves the log out, so that the loss ends at -1: it is the mean of -log p of the right class",
-    _with(_cross_entropy, log_p=_softmax),
-    _with(_cross_entropy, log_p=_softmax, reduce=lambda losses, logits: 1 + _mean(losses, logits)),
+    with_switches(_cross_entropy, log_p=_softmax),
+    with_switches(_cross_entropy, log_p=_softmax, reduce=lambda losses, logits: 1 + _mean(losses, logits)),
 )
 add(
     _name,
     "not-normalized",
     "takes the right class's logit itself: take its log_softmax, which subtracts the row's logsumexp",
-    _with(_cross_entropy, log_p=lambda w: w),
+    with_switches(_cross_entropy, log_p=lambda w: w),
 )
 for _slug, (_sentence, _shift) in SHIFTS.items():
     add(
         _name,
         _slug,
         _sentence.format(slice="row"),
-        *(_with(_cross_entropy, log_p=_with(_log_softmax, shift=_shift), dtypes=d) for d in BOTH),
+        *(with_switches(_cross_entropy, log_p=with_switches(_log_softmax, shift=_shift), dtypes=d) for d in BOTH),
     )
 add(
     _name,
     "over-rows",
     "lets the rows compete for each class: softmax runs over the classes, axis 1 (as many rows as classes hide it)",
-    _with(_cross_entropy, log_p=lambda w: _log_softmax(w, axis=0)),
+    with_switches(_cross_entropy, log_p=lambda w: _log_softmax(w, axis=0)),
 )
 add(
     _name,
     "sum",
     "adds the rows' losses up: take their mean",
-    _with(_cross_entropy, reduce=lambda losses, logits: losses.sum()),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: losses.sum()),
 )
 add(
     _name,
@@ -974,39 +961,39 @@ add(
     "returns a loss for each row: take the mean over the rows that count",
     _unreduced,
     _unreduced_kept,
-    _with(_unreduced, ignored=np.nan),
+    with_switches(_unreduced, ignored=np.nan),
 )
 add(
     _name,
     "mean-over-all-rows",
     "divides by the number of all rows: ignored rows do not count in the mean",
-    _with(_cross_entropy, reduce=lambda losses, logits: losses.sum() / len(logits)),
-    _with(_cross_entropy, reduce=lambda losses, logits: losses.sum() / len(logits), none=0.0),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: losses.sum() / len(logits)),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: losses.sum() / len(logits), none=0.0),
 )
 add(
     _name,
     "mean-over-entries",
     "divides by rows times classes: the mean runs over the rows alone",
-    _with(_cross_entropy, reduce=lambda losses, logits: _mean(losses, logits) / logits.shape[1]),
-    _with(_cross_entropy, reduce=lambda losses, logits: losses.sum() / logits.size),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: _mean(losses, logits) / logits.shape[1]),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: losses.sum() / logits.size),
 )
 add(
     _name,
     "ignores-nothing",
     "uses ignored targets as class indices (-100 counts from the end in NumPy): leave their rows out",
-    _with(_cross_entropy, counts=_every_row),
+    with_switches(_cross_entropy, counts=_every_row),
 )
 add(
     _name,
     "fixed-ignore-index",
     "ignores -100 whatever ignore_index says: compare the targets with the argument",
-    _with(_cross_entropy, counts=_by_default(IGNORE)),
+    with_switches(_cross_entropy, counts=_by_default(IGNORE)),
 )
 add(
     _name,
     "ignores-negatives",
     "leaves out negative targets whatever ignore_index says: compare the targets with the argument",
-    _with(_cross_entropy, counts=lambda target, _: target >= 0),
+    with_switches(_cross_entropy, counts=lambda target, _: target >= 0),
 )
 
 
@@ -1025,56 +1012,56 @@ add(
     "zero-times-nan",
     "multiplies ignored rows by 0, and 0 times NaN or infinity is NaN: select the rows that count instead",
     _masked_by_product,
-    _with(_masked_by_product, nan=0.0),
+    with_switches(_masked_by_product, nan=0.0),
 )
 add(
     _name,
     "all-ignored-zero",
     "gives 0 when every row is ignored: a mean of nothing is NaN, as in PyTorch",
-    _with(_cross_entropy, none=0.0),
+    with_switches(_cross_entropy, none=0.0),
 )
 add(
     _name,
     "minus-sign",
     "has the sign wrong: the loss is minus the log probability, and never negative",
-    _with(_cross_entropy, pick=lambda *args: -_own_class(*args)),
+    with_switches(_cross_entropy, pick=lambda *args: -_own_class(*args)),
 )
 add(
     _name,
     "log-of-mean",
     "takes the log of the mean probability: take the mean of the logs",
-    _with(_cross_entropy, reduce=lambda losses, logits: -np.log(np.exp(-losses).mean())),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: -np.log(np.exp(-losses).mean())),
 )
 add(
     _name,
     "every-target-for-every-row",
     "pairs every row with every target, as log_p[:, target] does: use log_p[np.arange(N), target]",
-    _with(_cross_entropy, pick=_all_pairs),
+    with_switches(_cross_entropy, pick=_all_pairs),
 )
 add(
     _name,
     "shifted-targets",
     "counts classes from 1: target 0 is the first class",
-    _with(_cross_entropy, pick=_shifts_target),
+    with_switches(_cross_entropy, pick=_shifts_target),
 )
 add(
     _name,
     "likeliest-class",
     "scores the likeliest class of each row: take the log probability of its target",
-    _with(_cross_entropy, pick=lambda log_p, kept, target: log_p[kept].max(1)),
+    with_switches(_cross_entropy, pick=lambda log_p, kept, target: log_p[kept].max(1)),
 )
 add(
     _name,
     "binary-cross-entropy",
     "adds -log(1 - p) of the wrong classes, which is binary cross entropy: only the right class's term is left",
-    _with(_cross_entropy, pick=_binary),
-    _with(_cross_entropy, pick=_binary, dtypes=DOUBLE),
+    with_switches(_cross_entropy, pick=_binary),
+    with_switches(_cross_entropy, pick=_binary, dtypes=DOUBLE),
 )
 add(
     _name,
     "log-sigmoid",
     "gives each class a sigmoid: the probabilities of a row come from one softmax",
-    _with(_cross_entropy, log_p=lambda w: -np.logaddexp(w.dtype.type(0), -w)),
+    with_switches(_cross_entropy, log_p=lambda w: -np.logaddexp(w.dtype.type(0), -w)),
 )
 add(
     _name,
@@ -1087,26 +1074,26 @@ add(
     _name,
     "bits",
     "takes the logarithm to base 2: the loss is in nats, by the natural logarithm",
-    _with(_cross_entropy, reduce=lambda losses, logits: _mean(losses, logits) / np.log(2)),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: _mean(losses, logits) / np.log(2)),
 )
 add(
     _name,
     "perplexity",
     "returns the exponential of the loss, the perplexity: return the loss",
-    _with(_cross_entropy, reduce=lambda losses, logits: np.exp(_mean(losses, logits))),
+    with_switches(_cross_entropy, reduce=lambda losses, logits: np.exp(_mean(losses, logits))),
 )
 add(
     _name,
     "half-arithmetic",
     "computes in float16, where the sum of the losses overflows: compute in float32",
-    _with(_cross_entropy, log_p=_with(_log_softmax, dtypes=HALF), dtypes=HALF),
+    with_switches(_cross_entropy, log_p=with_switches(_log_softmax, dtypes=HALF), dtypes=HALF),
     noisy=True,
 )
 add(
     _name,
     "float32-arithmetic",
     "computes float64 input in float32: keep the arithmetic as wide as the input",
-    _with(_cross_entropy, dtypes=NARROW),
+    with_switches(_cross_entropy, dtypes=NARROW),
     noisy=True,
     trace=_narrow,
 )
@@ -1122,7 +1109,7 @@ def _squared_error(logits, target, ignore_index, reduce):
     kept = np.flatnonzero(target != ignore_index)
     if not len(kept):
         return float("nan")
-    p = _softmax(_wide(logits)[kept])
+    p = _softmax(wide(logits)[kept])
     p[np.arange(len(kept)), target[kept]] -= 1
     return float(reduce(p * p))
 
@@ -1149,7 +1136,7 @@ def _cross_entropy_backward(
     after=None,
     dtypes=None,
 ):
-    w = _wide(logits, **(dtypes or {}))
+    w = wide(logits, **(dtypes or {}))
     kept = np.flatnonzero(counts(target, ignore_index))
     dlogits = np.zeros_like(w) if ignored is None else ignored(w)
     if len(kept):
@@ -1162,7 +1149,7 @@ def _cross_entropy_backward(
 
 def _subtracts_in_every_row(logits, target, ignore_index=IGNORE):
     """p[:, target] -= 1: numpy subtracts once in every row for each class that is a target."""
-    w = _wide(logits)
+    w = wide(logits)
     kept = np.flatnonzero(target != ignore_index)
     p = _softmax(w[kept])
     p[:, target[kept]] -= 1
@@ -1190,81 +1177,81 @@ add(
     _name,
     "minus-sign",
     "has the sign wrong, y - p: the gradient of the loss is p - y, and the step against it is y - p",
-    _with(_cross_entropy_backward, after=np.negative),
+    with_switches(_cross_entropy_backward, after=np.negative),
 )
 add(
     _name,
     "not-divided",
     "does not divide by the number of rows that count: the loss is their mean",
-    _with(_cross_entropy_backward, over=lambda kept, logits: 1),
+    with_switches(_cross_entropy_backward, over=lambda kept, logits: 1),
 )
 add(
     _name,
     "divides-by-all-rows",
     "divides by the number of all rows: ignored rows do not count in the mean",
-    _with(_cross_entropy_backward, over=lambda kept, logits: len(logits)),
+    with_switches(_cross_entropy_backward, over=lambda kept, logits: len(logits)),
 )
 add(
     _name,
     "divides-by-entries",
     "divides by rows times classes: the mean runs over the rows alone",
-    _with(_cross_entropy_backward, over=lambda kept, logits: kept * logits.shape[1]),
-    _with(_cross_entropy_backward, over=lambda kept, logits: logits.size),
+    with_switches(_cross_entropy_backward, over=lambda kept, logits: kept * logits.shape[1]),
+    with_switches(_cross_entropy_backward, over=lambda kept, logits: logits.size),
 )
 add(
     _name,
     "ignored-rows-get-p",
     "gives ignored rows a gradient: rows that do not count in the loss get 0",
-    _with(_cross_entropy_backward, ignored=_softmax),
-    _with(_cross_entropy_backward, ignored=_softmax, over=lambda kept, logits: len(logits)),
+    with_switches(_cross_entropy_backward, ignored=_softmax),
+    with_switches(_cross_entropy_backward, ignored=_softmax, over=lambda kept, logits: len(logits)),
 )
 add(
     _name,
     "ignores-nothing",
     "uses ignored targets as class indices (-100 counts from the end in NumPy): their rows get 0",
-    _with(_cross_entropy_backward, counts=_every_row),
+    with_switches(_cross_entropy_backward, counts=_every_row),
 )
 add(
     _name,
     "fixed-ignore-index",
     "ignores -100 whatever ignore_index says: compare the targets with the argument",
-    _with(_cross_entropy_backward, counts=_by_default(IGNORE)),
+    with_switches(_cross_entropy_backward, counts=_by_default(IGNORE)),
 )
 add(
     _name,
     "ignores-negatives",
     "leaves out negative targets whatever ignore_index says: compare the targets with the argument",
-    _with(_cross_entropy_backward, counts=lambda target, _: target >= 0),
+    with_switches(_cross_entropy_backward, counts=lambda target, _: target >= 0),
 )
 add(
     _name,
     "all-ignored-nan",
     "divides by 0 when every row is ignored: no row counts, so every gradient is 0",
-    _with(_cross_entropy_backward, none=np.nan),
+    with_switches(_cross_entropy_backward, none=np.nan),
 )
 add(
     _name,
     "no-softmax",
     "subtracts the one-hot target from the logits: subtract it from their softmax",
-    _with(_cross_entropy_backward, gradient=lambda w, y: w - y),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: w - y),
 )
 add(
     _name,
     "no-target",
     "returns the probabilities: 1 is still to be subtracted at the right class",
-    _with(_cross_entropy_backward, gradient=lambda w, y: _softmax(w)),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: _softmax(w)),
 )
 add(
     _name,
     "log-probabilities",
     "subtracts the one-hot target from the log probabilities: subtract it from the probabilities",
-    _with(_cross_entropy_backward, gradient=lambda w, y: _log_softmax(w) - y),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: _log_softmax(w) - y),
 )
 add(
     _name,
     "right-class-only",
     "moves the right class alone: the wrong classes get their probability as a gradient",
-    _with(_cross_entropy_backward, gradient=lambda w, y: (_softmax(w) - y) * y),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: (_softmax(w) - y) * y),
 )
 add(
     _name,
@@ -1276,29 +1263,29 @@ add(
     _name,
     "of-probabilities",
     "returns the gradient with respect to the probabilities, -y / p: softmax's Jacobian is still to be applied",
-    _with(_cross_entropy_backward, gradient=_of_probabilities),
-    _with(_cross_entropy_backward, gradient=_of_probabilities, dtypes=DOUBLE),
-    _with(_cross_entropy_backward, gradient=lambda w, y: np.where(y > 0, -y / _softmax(w), 0)),
-    _with(_cross_entropy_backward, gradient=lambda w, y: -y / _softmax(w)),
+    with_switches(_cross_entropy_backward, gradient=_of_probabilities),
+    with_switches(_cross_entropy_backward, gradient=_of_probabilities, dtypes=DOUBLE),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: np.where(y > 0, -y / _softmax(w), 0)),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: -y / _softmax(w)),
 )
 add(
     _name,
     "jacobian-again",
     "multiplies p - y by softmax's Jacobian: p - y is the gradient with respect to the logits already",
-    _with(_cross_entropy_backward, gradient=lambda w, y: _through_softmax(_softmax(w) - y, _softmax(w))),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: _through_softmax(_softmax(w) - y, _softmax(w))),
 )
 add(
     _name,
     "jacobian-diagonal",
     "multiplies p - y by p (1 - p), as a squared error on a sigmoid would: cross entropy cancels that factor",
-    _with(_cross_entropy_backward, gradient=lambda w, y: (_softmax(w) - y) * _softmax(w) * (1 - _softmax(w))),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: (_softmax(w) - y) * _softmax(w) * (1 - _softmax(w))),
 )
 add(
     _name,
     "softmax-twice",
     "differentiates softmax applied twice: the logits go through softmax once",
-    _with(_cross_entropy_backward, gradient=_twice),
-    _with(_cross_entropy_backward, gradient=lambda w, y: _softmax(_softmax(w)) - y),
+    with_switches(_cross_entropy_backward, gradient=_twice),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: _softmax(_softmax(w)) - y),
 )
 for _slug, (_sentence, _shift) in SHIFTS.items():
     _sentence = _sentence.replace(" (or leaves log 0)", " (or leaves 0/0)")
@@ -1307,7 +1294,7 @@ for _slug, (_sentence, _shift) in SHIFTS.items():
         _slug,
         _sentence.format(slice="row"),
         *(
-            _with(_cross_entropy_backward, gradient=lambda w, y, s=_shift: _softmax(w, shift=s) - y, dtypes=d)
+            with_switches(_cross_entropy_backward, gradient=lambda w, y, s=_shift: _softmax(w, shift=s) - y, dtypes=d)
             for d in BOTH
         ),
     )
@@ -1315,25 +1302,25 @@ add(
     _name,
     "over-rows",
     "lets the rows compete for each class: softmax runs over the classes, axis 1 (as many rows as classes hide it)",
-    _with(_cross_entropy_backward, gradient=lambda w, y: _softmax(w, axis=0) - y),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: _softmax(w, axis=0) - y),
 )
 add(
     _name,
     "sigmoid",
     "gives each class a sigmoid: the probabilities of a row come from one softmax",
-    _with(_cross_entropy_backward, gradient=lambda w, y: np.exp(-np.logaddexp(w.dtype.type(0), -w)) - y),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: np.exp(-np.logaddexp(w.dtype.type(0), -w)) - y),
 )
 add(
     _name,
     "shifted-targets",
     "counts classes from 1: target 0 is the first class",
-    _with(_cross_entropy_backward, one_hot=lambda w, target: _one_hot(w, target - 1)),
+    with_switches(_cross_entropy_backward, one_hot=lambda w, target: _one_hot(w, target - 1)),
 )
 add(
     _name,
     "float32-arithmetic",
     "computes float64 input in float32: keep the arithmetic as wide as the input",
-    _with(_cross_entropy_backward, dtypes=NARROW),
+    with_switches(_cross_entropy_backward, dtypes=NARROW),
     noisy=True,
     trace=_narrow,
 )
@@ -1342,7 +1329,7 @@ add(
     _name,
     "always-float64",
     "returns float64 always: the answer keeps the dtype of the logits",
-    _in_float64(_cross_entropy_backward),
+    in_float64(_cross_entropy_backward),
 )
 
 
@@ -1357,17 +1344,17 @@ def _softmax_backward(
     dy, y, axis=-1, inner=_dot, over=lambda axis: axis, gradient=lambda dy, y, s: y * (dy - s), dtypes=None
 ):
     axis, kind = over(axis), dy.dtype
-    dy, y = _wide(dy, **(dtypes or {})), _wide(y, **(dtypes or {}))
+    dy, y = wide(dy, **(dtypes or {})), wide(y, **(dtypes or {}))
     return gradient(dy, y, inner(dy, y, axis)).astype(kind)
 
 
 def _softmax_backward_no_keepdims(dy, y, axis=-1):
-    w, p = _wide(dy), _wide(y)
+    w, p = wide(dy), wide(y)
     return (p * (w - (p * w).sum(axis))).astype(dy.dtype)
 
 
 def _y_through_softmax(dy, y, axis=-1):
-    return _softmax_backward(dy, _softmax(_wide(y), axis), axis).astype(dy.dtype)
+    return _softmax_backward(dy, _softmax(wide(y), axis), axis).astype(dy.dtype)
 
 
 def _softmax_backward_along_0(dy, y, axis=0):
@@ -1375,7 +1362,7 @@ def _softmax_backward_along_0(dy, y, axis=0):
 
 
 def _averaged(dy, y, axis=-1):
-    return (_softmax_backward(_wide(dy), _wide(y), axis) / dy.shape[axis]).astype(dy.dtype)
+    return (_softmax_backward(wide(dy), wide(y), axis) / dy.shape[axis]).astype(dy.dtype)
 
 
 _name = "softmax_backward"
@@ -1383,54 +1370,54 @@ add(
     _name,
     "diagonal-only",
     "keeps only the Jacobian's diagonal, y (1 - y): each weight depends on every logit, not on its own alone",
-    _with(_softmax_backward, gradient=lambda dy, y, s: dy * y * (1 - y)),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: dy * y * (1 - y)),
 )
 add(
     _name,
     "no-inner-product",
     "multiplies by y and stops: the sum of y * dy over the slice is subtracted from dy first",
-    _with(_softmax_backward, gradient=lambda dy, y, s: y * dy),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: y * dy),
 )
 add(
     _name,
     "plain-mean",
     "subtracts the plain mean of dy: subtract its mean weighted by y, sum(y * dy)",
-    _with(_softmax_backward, inner=lambda dy, y, axis: dy.mean(axis, keepdims=True)),
+    with_switches(_softmax_backward, inner=lambda dy, y, axis: dy.mean(axis, keepdims=True)),
 )
 add(
     _name,
     "sum-of-dy",
     "subtracts the sum of dy: subtract the sum of y * dy",
-    _with(_softmax_backward, inner=lambda dy, y, axis: dy.sum(axis, keepdims=True)),
+    with_switches(_softmax_backward, inner=lambda dy, y, axis: dy.sum(axis, keepdims=True)),
 )
 add(
     _name,
     "mean-of-products",
     "takes the mean of y * dy: take the sum, as the weights y add up to 1 already",
-    _with(_softmax_backward, inner=lambda dy, y, axis: (y * dy).mean(axis, keepdims=True)),
+    with_switches(_softmax_backward, inner=lambda dy, y, axis: (y * dy).mean(axis, keepdims=True)),
 )
 add(
     _name,
     "no-outer-factor",
     "leaves out the factor y in front: dy, its weighted mean subtracted, is multiplied by y",
-    _with(_softmax_backward, gradient=lambda dy, y, s: dy - s),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: dy - s),
 )
 add(
     _name,
     "inner-product-unweighted",
     "subtracts sum(y * dy) from y * dy: the sum is to be multiplied by y too",
-    _with(_softmax_backward, gradient=lambda dy, y, s: y * dy - s),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: y * dy - s),
 )
 add(
     _name,
     "of-log-softmax",
     "gives dy - y * sum(dy), the gradient through log_softmax: that of softmax is asked for",
-    _with(
+    with_switches(
         _softmax_backward,
         inner=lambda dy, y, axis: dy.sum(axis, keepdims=True),
         gradient=lambda dy, y, s: dy - y * s,
     ),
-    _with(
+    with_switches(
         _softmax_backward,
         inner=lambda dy, y, axis: dy.sum(axis, keepdims=True),
         gradient=lambda dy, y, s: dy - np.exp(y) * s,
@@ -1446,26 +1433,26 @@ add(
     _name,
     "minus-sign",
     "has the sign wrong: raising a logit raises its own weight",
-    _with(_softmax_backward, gradient=lambda dy, y, s: y * (s - dy)),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: y * (s - dy)),
 )
 add(
     _name,
     "zeros",
     "returns zeros: the gradient is zero only where dy is constant or all of the weight is on one element",
-    _with(_softmax_backward, gradient=lambda dy, y, s: dy * 0),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: dy * 0),
 )
 add(
     _name,
     "p-minus-y",
     "returns y - dy, the gradient of cross entropy with dy for a target: dy is any gradient with respect to y",
-    _with(_softmax_backward, gradient=lambda dy, y, s: y - dy),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: y - dy),
 )
 add(
     _name,
     "ignores-dy",
     "leaves dy out: the gradient of the loss with respect to y is part of the chain rule",
-    _with(_softmax_backward, gradient=lambda dy, y, s: y * (1 - y)),
-    _with(_softmax_backward, gradient=lambda dy, y, s: y * (1 - (y * y).sum(-1, keepdims=True))),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: y * (1 - y)),
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: y * (1 - (y * y).sum(-1, keepdims=True))),
 )
 add(
     _name,
@@ -1483,15 +1470,15 @@ add(
     _name,
     "fixed-axis",
     "ignores axis and always takes the same one",
-    _with(_softmax_backward, over=lambda axis: -1),
-    _with(_softmax_backward, over=lambda axis: 0),
+    with_switches(_softmax_backward, over=lambda axis: -1),
+    with_switches(_softmax_backward, over=lambda axis: 0),
 )
 add(_name, "default-axis", "has another default axis: it is the last one, -1", _softmax_backward_along_0)
 add(
     _name,
     "everything",
     "sums y * dy over the whole array: each slice along the axis has a sum of its own",
-    _with(_softmax_backward, inner=lambda dy, y, axis: (y * dy).sum()),
+    with_switches(_softmax_backward, inner=lambda dy, y, axis: (y * dy).sum()),
 )
 add(
     _name,
@@ -1503,14 +1490,14 @@ add(
     _name,
     "half-arithmetic",
     "computes in float16, where dy minus its mean loses its digits: compute in float32 and cast at the end",
-    _with(_softmax_backward, dtypes=HALF),
+    with_switches(_softmax_backward, dtypes=HALF),
     noisy=True,
 )
 add(
     _name,
     "float32-arithmetic",
     "computes float64 input in float32: keep the arithmetic as wide as the input",
-    _with(_softmax_backward, dtypes=NARROW),
+    with_switches(_softmax_backward, dtypes=NARROW),
     noisy=True,
     trace=_narrow,
 )
@@ -1519,5 +1506,5 @@ add(
     _name,
     "always-float64",
     "returns float64 always: the answer keeps the dtype of dy",
-    _in_float64(_softmax_backward),
+    in_float64(_softmax_backward),
 )

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 
 from normlab.cases import Case
-from normlab.frame import Exercise, Once, mistakes_table
+from normlab.frame import Exercise, Once, mistakes_table, wide, with_switches
 
 MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
 
@@ -302,26 +302,15 @@ EXERCISES = (
 MISTAKES, add = mistakes_table()
 
 
-def _wide(x):
-    return x.astype(np.promote_types(x.dtype, np.float32))
-
-
-def _with(right, **switches):
-    def wrong(*args):
-        return right(*args, **switches)
-
-    return wrong
-
-
 def _spread(x, dtype=None, about=np.mean, power=lambda d: d * d, ddof=0, finish=lambda v: v, total=np.sum):
-    w = _wide(x) if dtype is None else x.astype(dtype)
+    w = wide(x) if dtype is None else x.astype(dtype)
     d = w - about(w)
     n = len(w) - ddof
     return float(finish(total(power(d)) / n)) if n else float("nan")
 
 
 def _one_pass(x, finish=lambda v: v, dtype=None, mean=np.mean):
-    w = _wide(x) if dtype is None else x.astype(dtype)
+    w = wide(x) if dtype is None else x.astype(dtype)
     return float(finish(mean(w * w) - mean(w) ** 2))
 
 
@@ -331,7 +320,7 @@ def _running_mean(w):
 
 
 def _running_two_pass(x):
-    w = _wide(x)
+    w = wide(x)
     return float(_running_mean((w - _running_mean(w)) ** 2))
 
 
@@ -346,13 +335,13 @@ def _narrow(x):
 
 def _centring_in_place(x):
     x -= x.mean()
-    return float(np.mean(_wide(x) ** 2))
+    return float(np.mean(wide(x) ** 2))
 
 
 def _needs_two(x):
     if len(x) < 2:
         raise ValueError("variance needs two values")
-    return float(_variance(_wide(x)))
+    return float(_variance(wide(x)))
 
 
 _v = "two_pass_variance"
@@ -361,66 +350,66 @@ add(
     "one-pass",
     "computes E[x^2] - E[x]^2, which cancels far from zero and may come out negative: subtract the mean first, then square",
     _one_pass,
-    _with(_one_pass, finish=abs),
-    _with(_one_pass, finish=lambda v: max(v, 0)),
-    _with(_one_pass, mean=_running_mean),
-    _with(_one_pass, dtype=np.float64),
+    with_switches(_one_pass, finish=abs),
+    with_switches(_one_pass, finish=lambda v: max(v, 0)),
+    with_switches(_one_pass, mean=_running_mean),
+    with_switches(_one_pass, dtype=np.float64),
     noisy=True,
 )
 add(
     _v,
     "divides-by-n-1",
     "divides by n-1, which estimates the variance of a population: the variance of these values divides by n",
-    _with(_spread, ddof=1),
-    _with(_spread, ddof=1, dtype=np.float64),
+    with_switches(_spread, ddof=1),
+    with_switches(_spread, ddof=1, dtype=np.float64),
 )
 add(
     _v,
     "standard-deviation",
     "returns the standard deviation: the variance is its square",
-    _with(_spread, finish=np.sqrt),
+    with_switches(_spread, finish=np.sqrt),
 )
 add(
     _v,
     "sum-not-mean",
     "returns the sum of the squared deviations: divide it by n",
-    _with(_spread, total=lambda d: np.sum(d) * d.dtype.type(len(d))),
+    with_switches(_spread, total=lambda d: np.sum(d) * d.dtype.type(len(d))),
 )
 add(
     _v,
     "not-centred",
     "averages the squares of the values themselves: subtract the mean first",
-    _with(_spread, about=lambda w: w.dtype.type(0)),
+    with_switches(_spread, about=lambda w: w.dtype.type(0)),
 )
 add(
     _v,
     "about-the-median",
     "measures the deviations from the median: the variance measures them from the mean",
-    _with(_spread, about=np.median),
+    with_switches(_spread, about=np.median),
 )
 add(
     _v,
     "about-the-first",
     "measures the deviations from the first value and stops there: subtract the square of their mean, or use the mean itself",
-    _with(_spread, about=lambda w: w[0]),
+    with_switches(_spread, about=lambda w: w[0]),
 )
 add(
     _v,
     "absolute-deviation",
     "averages the absolute deviations: square them",
-    _with(_spread, power=np.abs),
+    with_switches(_spread, power=np.abs),
 )
 add(
     _v,
     "squares-the-average",
     "squares the average deviation, which is 0: square each deviation, then average",
-    _with(_spread, power=lambda d: d, finish=lambda v: v * v),
+    with_switches(_spread, power=lambda d: d, finish=lambda v: v * v),
 )
 add(
     _v,
     "adds-eps",
     "adds a small number: the eps of a norm is added later, where the root is taken",
-    *(_with(_spread, finish=lambda v, eps=eps: v + eps) for eps in (1e-5, 1e-8, 1e-6, 1e-12, 1e-3)),
+    *(with_switches(_spread, finish=lambda v, eps=eps: v + eps) for eps in (1e-5, 1e-8, 1e-6, 1e-12, 1e-3)),
 )
 add(
     _v,
@@ -579,33 +568,33 @@ add(
     _w,
     "old-delta-twice",
     "multiplies the distance from the old mean with itself: one factor is the distance from the old mean, the other from the new one",
-    _with(_streaming, grow=lambda old, new, n: old * old),
+    with_switches(_streaming, grow=lambda old, new, n: old * old),
 )
 add(
     _w,
     "new-delta-twice",
     "multiplies the distance from the new mean with itself: one factor is the distance from the old mean, the other from the new one",
-    _with(_streaming, grow=lambda old, new, n: new * new),
+    with_switches(_streaming, grow=lambda old, new, n: new * new),
 )
 add(
     _w,
     "returns-variance",
     "returns the variance in place of m2: m2 is the sum of the squared deviations, not divided by n",
-    _with(_streaming, finish=lambda n, m2: m2 / n),
+    with_switches(_streaming, finish=lambda n, m2: m2 / n),
 )
 add(
     _w,
     "returns-unbiased-variance",
     "returns m2/(n-1) in place of m2: m2 is the sum of the squared deviations, not divided by anything",
-    _with(_streaming, finish=lambda n, m2: m2 / (n - 1) if n > 1 else 0.0),
-    _with(_streaming, finish=lambda n, m2: m2 / (n - 1) if n > 1 else float("nan")),
-    _with(_streaming, finish=lambda n, m2: m2 / (n - 1)),
+    with_switches(_streaming, finish=lambda n, m2: m2 / (n - 1) if n > 1 else 0.0),
+    with_switches(_streaming, finish=lambda n, m2: m2 / (n - 1) if n > 1 else float("nan")),
+    with_switches(_streaming, finish=lambda n, m2: m2 / (n - 1)),
 )
 add(
     _w,
     "returns-standard-deviation",
     "returns the standard deviation in place of m2: m2 is the sum of the squared deviations",
-    _with(_streaming, finish=lambda n, m2: (m2 / n) ** 0.5),
+    with_switches(_streaming, finish=lambda n, m2: (m2 / n) ** 0.5),
 )
 add(
     _w,
@@ -641,33 +630,33 @@ add(
     _w,
     "empty-nan",
     "returns NaN for an empty stream: what has no values adds nothing to a merge, so the answer is (0, 0.0, 0.0)",
-    _with(_streaming, empty=(0, float("nan"), 0.0)),
-    _with(_streaming, empty=(0, float("nan"), float("nan"))),
+    with_switches(_streaming, empty=(0, float("nan"), 0.0)),
+    with_switches(_streaming, empty=(0, float("nan"), float("nan"))),
     _stored_by_numpy,
 )
 add(
     _w,
     "empty-none",
     "returns None for an empty stream: the answer is (0, 0.0, 0.0)",
-    _with(_streaming, empty=None),
+    with_switches(_streaming, empty=None),
 )
 add(
     _w,
     "counts-too-late",
     "divides by one more than the number of values seen: count the value first, then divide by n",
-    _with(_streaming, step=lambda n: n + 1),
+    with_switches(_streaming, step=lambda n: n + 1),
 )
 add(
     _w,
     "count-off-by-one",
     "starts to count at 1: before the first value n is 0",
-    _with(_streaming, start=1),
+    with_switches(_streaming, start=1),
 )
 add(
     _w,
     "n-is-the-last-index",
     "returns the index of the last value as n: n is the number of values",
-    _with(_streaming, count=lambda n: n - 1),
+    with_switches(_streaming, count=lambda n: n - 1),
 )
 add(
     _w,
@@ -680,7 +669,7 @@ add(
     "moving-average",
     "moves the mean by a fixed share of the distance, which favors the last values: the share is 1/n",
     *(
-        _with(_streaming, move=lambda mean, delta, n, share=share: mean + delta * share)
+        with_switches(_streaming, move=lambda mean, delta, n, share=share: mean + delta * share)
         for share in (0.5, 0.1, 0.01, 0.9)
     ),
 )
@@ -688,7 +677,7 @@ add(
     _w,
     "mean-not-divided",
     "adds the whole distance to the mean, so that it becomes the last value: add the distance over n",
-    _with(_streaming, move=lambda mean, delta, n: mean + delta),
+    with_switches(_streaming, move=lambda mean, delta, n: mean + delta),
 )
 add(
     _w,
@@ -700,14 +689,14 @@ add(
     _w,
     "float32-arithmetic",
     "computes in float32: keep the digits that Python's floats have",
-    _with(_streaming, cast=np.float32),
+    with_switches(_streaming, cast=np.float32),
     noisy=True,
 )
 add(
     _w,
     "float-count",
     "returns n as a float: it is a count, an int",
-    _with(_streaming, count=float),
+    with_switches(_streaming, count=float),
 )
 add(
     _w,
@@ -828,106 +817,106 @@ add(
     _m,
     "mean-of-means",
     "averages the two means as if the parts were of one size: each mean counts as often as its part has values",
-    _with(_merging, mean=lambda a, b, n: (a[1] + b[1]) / 2),
+    with_switches(_merging, mean=lambda a, b, n: (a[1] + b[1]) / 2),
 )
 add(
     _m,
     "no-between-term",
     "adds the two m2 and nothing else: the distance between the means adds delta^2 * n_a * n_b / n",
-    _with(_merging, power=lambda delta: 0.0),
+    with_switches(_merging, power=lambda delta: 0.0),
 )
 add(
     _m,
     "mean-of-means-no-between",
     "averages the means and adds the m2, as if all parts had one size and one mean: weigh the means by their counts, and add delta^2 * n_a * n_b / n",
-    _with(_merging, mean=lambda a, b, n: (a[1] + b[1]) / 2, power=lambda delta: 0.0),
+    with_switches(_merging, mean=lambda a, b, n: (a[1] + b[1]) / 2, power=lambda delta: 0.0),
 )
 add(
     _m,
     "between-not-divided",
     "multiplies delta^2 by n_a * n_b and does not divide by n = n_a + n_b",
-    _with(_merging, factor=lambda n_a, n_b, n: n_a * n_b),
+    with_switches(_merging, factor=lambda n_a, n_b, n: n_a * n_b),
 )
 add(
     _m,
     "between-divided-twice",
     "divides the between term by n twice: m2 is a sum, so it is delta^2 * n_a * n_b / n",
-    _with(_merging, factor=lambda n_a, n_b, n: n_a * n_b / n / n),
+    with_switches(_merging, factor=lambda n_a, n_b, n: n_a * n_b / n / n),
 )
 add(
     _m,
     "between-times-n",
     "multiplies delta^2 by n_a + n_b: the factor is n_a * n_b / n",
-    _with(_merging, factor=lambda n_a, n_b, n: n),
+    with_switches(_merging, factor=lambda n_a, n_b, n: n),
 )
 add(
     _m,
     "between-over-n",
     "divides delta^2 by n and leaves out n_a * n_b: the factor is n_a * n_b / n",
-    _with(_merging, factor=lambda n_a, n_b, n: 1 / n),
+    with_switches(_merging, factor=lambda n_a, n_b, n: 1 / n),
 )
 add(
     _m,
     "between-unweighted",
     "adds delta^2 without a factor: it is n_a * n_b / n",
-    _with(_merging, factor=lambda n_a, n_b, n: 1),
+    with_switches(_merging, factor=lambda n_a, n_b, n: 1),
 )
 add(
     _m,
     "between-of-equal-sizes",
     "multiplies delta^2 by n / 4, which is right for parts of one size: the factor is n_a * n_b / n",
-    _with(_merging, factor=lambda n_a, n_b, n: n / 4 if n_a and n_b else 0),
+    with_switches(_merging, factor=lambda n_a, n_b, n: n / 4 if n_a and n_b else 0),
 )
 add(
     _m,
     "delta-not-squared",
     "does not square the distance between the means",
-    _with(_merging, power=lambda delta: delta),
-    _with(_merging, power=abs),
+    with_switches(_merging, power=lambda delta: delta),
+    with_switches(_merging, power=abs),
 )
 add(
     _m,
     "delta-after-update",
     "takes delta after the mean was updated: it is the distance between the means of the two parts",
-    _with(_merging, late=True),
+    with_switches(_merging, late=True),
 )
 add(
     _m,
     "weights-swapped",
     "weighs each mean with the other part's count: the mean moves from mean_a by the share n_b / n",
-    _with(_merging, mean=lambda a, b, n: a[1] + (b[1] - a[1]) * a[0] / n),
+    with_switches(_merging, mean=lambda a, b, n: a[1] + (b[1] - a[1]) * a[0] / n),
 )
 add(
     _m,
     "moves-the-mean-by-delta-over-n",
     "moves the mean by delta / n, as for a single new value: it moves by delta * n_b / n",
-    _with(_merging, mean=lambda a, b, n: a[1] + (b[1] - a[1]) / n),
+    with_switches(_merging, mean=lambda a, b, n: a[1] + (b[1] - a[1]) / n),
 )
 add(
     _m,
     "averages-m2",
     "averages the m2: they are sums of squares, so they add up",
-    _with(_merging, within=lambda a, b: (a[0] * a[2] + b[0] * b[2]) / (a[0] + b[0])),
-    _with(_merging, within=lambda a, b: (a[2] + b[2]) / 2),
+    with_switches(_merging, within=lambda a, b: (a[0] * a[2] + b[0] * b[2]) / (a[0] + b[0])),
+    with_switches(_merging, within=lambda a, b: (a[2] + b[2]) / 2),
 )
 add(
     _m,
     "takes-m2-for-variance",
     "multiplies the m2 by their counts, as if they were variances: they are sums of squares already",
-    _with(_merging, within=lambda a, b: a[0] * a[2] + b[0] * b[2]),
+    with_switches(_merging, within=lambda a, b: a[0] * a[2] + b[0] * b[2]),
 )
 add(
     _m,
     "returns-variance",
     "returns the variance in place of m2: do not divide by n",
-    _with(_merging, finish=lambda n, m2: m2 / n),
+    with_switches(_merging, finish=lambda n, m2: m2 / n),
 )
 add(
     _m,
     "returns-unbiased-variance",
     "returns m2/(n-1) in place of m2: do not divide",
-    _with(_merging, finish=lambda n, m2: m2 / (n - 1) if n > 1 else 0.0),
-    _with(_merging, finish=lambda n, m2: m2 / (n - 1) if n > 1 else float("nan")),
+    with_switches(_merging, finish=lambda n, m2: m2 / (n - 1) if n > 1 else 0.0),
+    with_switches(_merging, finish=lambda n, m2: m2 / (n - 1) if n > 1 else float("nan")),
 )
 add(
     _m,
@@ -991,11 +980,11 @@ add(
     _m,
     "float-count",
     "returns n as a float: it is a count, an int",
-    _with(_merging, count=float),
+    with_switches(_merging, count=float),
 )
 add(
     _m,
     "adds-the-means",
     "adds the means: the union's mean lies between them",
-    _with(_merging, mean=lambda a, b, n: a[1] + b[1]),
+    with_switches(_merging, mean=lambda a, b, n: a[1] + b[1]),
 )
