@@ -10,6 +10,13 @@ c.CourseDirectory.release_directory = "exercises"
 c.CourseDirectory.ignore = ["*.py", "*.pyc", "__pycache__", ".ipynb_checkpoints", "feedback"]
 
 c.ClearSolutions.code_stub = {"python": "# your code here\nraise NotImplementedError"}
+c.ClearSolutions.text_stub = "*Your paragraph here: a double click opens this cell.*"
+
+# A prediction is `prediction = None` in the release, with nothing that raises. What the instructor's notebook has
+# between these two lines is taken out like a hidden test, but the cell is no test: it stays the learner's to change.
+c.ClearHiddenTests.begin_test_delimeter = "### BEGIN INSTRUCTOR"
+c.ClearHiddenTests.end_test_delimeter = "### END INSTRUCTOR"
+c.ClearHiddenTests.enforce_metadata = False
 
 # A check gives a hanging function up by itself after seconds; this is for a cell that hangs before any check.
 c.Execute.timeout = 30

@@ -123,6 +123,17 @@ FAULTS = {
     "no hints": ('[markdown] hints="old_output"', "[markdown]", "old_output has no cell hints-old_output"),
     "no setup": ("# %% setup=true", "# %%", "no cell is marked setup=true"),
     "code for text": ('[markdown] about="old_output"', 'about="old_output"', "the cell about-old_output is to be text"),
+    "a hole in a prediction": (
+        "prediction = 1\n### END INSTRUCTOR",
+        "prediction = 1",
+        "the prediction of scale is to be the four lines",
+    ),
+    "no comparison": ("compare(prediction, (norm", "print(prediction, (norm", "end with compare(prediction, ...)"),
+    "a prediction without its question": ('ask="scale"', 'ask="size"', "the prediction of scale has no cell ask-scale"),
+    "a prediction for no points": ('measure="scale" points=1', 'measure="scale"', "measure-scale needs points"),
+    "a rubric that does not add up": ("- 1 point: says it", "- 2 points: says it", "that add up to its points, 4"),
+    "another chapter's explanation": ('explain="puzzle"', 'explain="softmax"', "the name of the chapter, puzzle"),
+    "no question to explain": ('[markdown] explain="puzzle"', "[markdown]", "has no cell explain-puzzle"),
     "two marks": ('hints="old_output"', 'hints="old_output" after="old_output"', "is marked both hints and after"),
 }
 
@@ -164,7 +175,10 @@ def test_files_are_plain(repo, tree):
 def test_grade_cells(repo, tree):
     for stem in STEMS:
         cells = graded(read(repo, tree, stem))
-        wanted = {"setup"}
+        asked = [identity.removeprefix("ask-") for identity in cells if identity.startswith("ask-")]
+        assert asked
+        wanted = {"setup", f"explain-{stem}", f"explanation-{stem}"}
+        wanted |= {f"{kind}-{name}" for kind in ("ask", "measure", "told") for name in asked}
         for name in (e.name for e in EXERCISES.values() if e.stem == stem):
             checks = {f"check-{name}-{part}": part for part in PARTS}
             wanted |= {name, f"about-{name}", f"hints-{name}", f"after-{name}", *checks}
@@ -176,8 +190,10 @@ def test_grade_cells(repo, tree):
         assert set(cells) == wanted
         for identity, cell in cells.items():
             assert cell.id == identity
-            assert cell.metadata.nbgrader.locked == (identity not in EXERCISES)
-            assert cell.metadata.nbgrader.grade == identity.startswith("check-")
+            own = identity in EXERCISES or identity.startswith("explanation-")
+            assert cell.metadata.nbgrader.solution == own
+            assert cell.metadata.nbgrader.locked != own
+            assert cell.metadata.nbgrader.grade == identity.startswith(("check-", "measure-", "explanation-"))
 
 
 def test_the_text_says_how_many_samples_the_check_draws(repo):
@@ -185,11 +201,12 @@ def test_the_text_says_how_many_samples_the_check_draws(repo):
     assert f"The check draws {SAMPLES:,} samples" in text
 
 
-def test_what_was_learned_is_folded(repo):
+def test_what_is_for_later_is_folded(repo):
     for stem in STEMS:
         for identity, cell in graded(read(repo, "exercises", stem)).items():
-            if identity.startswith("after-"):
-                assert cell.source.startswith("<details><summary>After you have passed</summary>\n\n"), identity
+            if identity.startswith(("after-", "told-")):
+                done = "passed" if identity.startswith("after-") else "predicted"
+                assert cell.source.startswith(f"<details><summary>After you have {done}</summary>\n\n"), identity
                 assert cell.source.endswith("\n\n</details>"), identity
 
 
@@ -218,7 +235,12 @@ def test_release_publishes_no_answer(repo):
     assert sorted(p.name for p in (repo / "exercises").rglob("*") if p.is_file()) == [f"{s}.ipynb" for s in STEMS]
     for stem in STEMS:
         solved, released = graded(read(repo, "solutions", stem)), read(repo, "exercises", stem)
-        assert not [cell.id for cell in released.cells if "SOLUTION" in cell.source]
+        assert not [cell.id for cell in released.cells if "SOLUTION" in cell.source or "INSTRUCTOR" in cell.source]
+        for cell in released.cells:
+            if cell.id.startswith("prediction-"):
+                assert cell.source == "prediction = None  # yours"
+            if cell.id.startswith("explanation-"):
+                assert cell.source == "*Your paragraph here: a double click opens this cell.*"
         stubs = graded(released)
         lines = {kind: set() for kind in ("code", "markdown")}
         for cell in released.cells:
@@ -251,12 +273,12 @@ def execute(notebook, folder, **options):
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_solution_passes(repo, tmp_path, stem):
     for identity, cell in execute(read(repo, "solutions", stem), tmp_path).items():
-        if identity.startswith("check-"):
+        if identity.startswith(("check-", "measure-")):
             (output,) = cell.outputs
             # Anything on stderr costs all points in nbgrader, and so would an error; a value could count as points.
             assert (output.output_type, output.name) == ("stream", "stdout"), identity
             assert output.text.count("\n") == 1
-            assert "right on" in output.text
+            assert ("right on" if identity.startswith("check-") else "Your prediction matches") in output.text
 
 
 @pytest.mark.slow
@@ -269,4 +291,8 @@ def test_every_stub_fails_with_a_sentence(repo, tmp_path, stem):
             assert (output.output_type, output.ename) == ("error", "CheckFailed")
             assert output.evalue.startswith(f"{name} is not written yet")
             assert " ".join(output.traceback).split() == output.evalue.split()
+    for identity, cell in cells.items():
+        if identity.startswith("measure-"):
+            (output,) = cell.outputs
+            assert (output.ename, output.evalue.split(":")[0]) == ("CheckFailed", "Say first what you expect")
     assert not cells["setup"].outputs

@@ -6,12 +6,15 @@ is what a learner gets, made from it by nbgrader's own generator. The same sourc
     python tools/make_notebooks.py            writes what differs; removes notebooks whose source is gone
     python tools/make_notebooks.py --check    changes nothing; exits with 1 and names what differs
 
-Markers of a cell: setup=true, about="NAME", solution="NAME", check="NAME" part="PART" points=N, hints="NAME",
-after="NAME", with the name of an exercise. A cell without a marker is the learner's to change.
+Markers of a cell: setup=true; with the name of an exercise about="NAME", solution="NAME", check="NAME" part="PART"
+points=N, hints="NAME", after="NAME"; with a name of its own, for a prediction, ask="NAME", prediction="NAME",
+measure="NAME" points=N, told="NAME"; and with the name of the chapter, for the paragraph that is graded by hand,
+explain="STEM", explanation="STEM" points=N. A cell without a marker is the learner's to change.
 """
 
 import argparse
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -27,8 +30,18 @@ sys.path.insert(0, str(ROOT))  # as a script this file sees tools/ alone
 from normlab.cases import PARTS  # noqa: E402
 from normlab.exercises import EXERCISES  # noqa: E402
 
-MARKERS = ("setup", "about", "solution", "check", "hints", "after")
+OF_EXERCISES = ("about", "solution", "check", "hints", "after")
+OF_PREDICTIONS = ("ask", "prediction", "measure", "told")
+OF_EXPLANATIONS = ("explain", "explanation")
+MARKERS = ("setup", *OF_EXERCISES, *OF_PREDICTIONS, *OF_EXPLANATIONS)
+CODE = ("setup", "solution", "check", "prediction", "measure")
+GRADED = ("check", "measure", "explanation")
+FOLDED = {"after": "After you have passed", "told": "After you have predicted"}
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+# A prediction needs no hole that raises: what stands between these lines is taken out, and None is left.
+PREDICTED = "prediction = None  # yours\n### BEGIN INSTRUCTOR\nprediction = {}\n### END INSTRUCTOR"
+PREDICTION = re.compile(re.escape(PREDICTED).replace(r"\{\}", ".+"))
+POINT = re.compile(r"^- (\d+) points?: ", re.MULTILINE)
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -63,15 +76,20 @@ def expand(source, stem):
             nbgrader = None
         else:
             wrong += faults(cell, stem)
-            nbgrader = {"grade": "check" in metadata, "grade_id": identity, "locked": "solution" not in metadata}
-            nbgrader |= {"schema_version": 3, "solution": "solution" in metadata, "task": False}
-            if "check" in metadata:
+            own = "solution" in metadata or "explanation" in metadata
+            graded = any(marker in metadata for marker in GRADED)
+            nbgrader = {"grade": graded, "grade_id": identity, "locked": not own}
+            nbgrader |= {"schema_version": 3, "solution": own, "task": False}
+            if graded:
                 nbgrader["points"] = metadata.get("points")
+            if "prediction" in metadata:
+                nbgrader = None  # the learner's to change, and nothing in it to be cleared as a solution
         if identity in ids:
             wrong.append(f"two cells have the grade_id {identity}")
         ids.add(identity)
         make = new_code_cell if code else new_markdown_cell
-        source = folded(cell.source) if "after" in metadata else cell.source
+        summary = next((FOLDED[marker] for marker in FOLDED if marker in metadata), None)
+        source = folded(summary, cell.source) if summary else cell.source
         cells.append(make(source, id=identity, metadata={"nbgrader": nbgrader} if nbgrader else {}))
     wrong += missing(ids, stem)
     if wrong:
@@ -79,9 +97,9 @@ def expand(source, stem):
     return new_notebook(cells=cells, metadata=KERNEL)
 
 
-def folded(text):
-    """Markdown that JupyterLab shows when it is clicked on: what was learned is for those who have passed."""
-    return f"<details><summary>After you have passed</summary>\n\n{text}\n\n</details>"
+def folded(summary, text):
+    """Markdown that JupyterLab shows when it is clicked on."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def faults(cell, stem):
@@ -92,11 +110,28 @@ def faults(cell, stem):
         yield f"a cell is marked both {' and '.join(markers)}"
         return
     (marker,) = markers
-    if code != (marker in ("setup", "solution", "check")):
+    if code != (marker in CODE):
         yield f"the cell {grade_id(metadata)} is to be {'text' if code else 'code'}"
     if marker == "setup":
         return
-    name = metadata[marker]
+    name, points = metadata[marker], metadata.get("points")
+    if marker in GRADED and (type(points) not in (int, float) or points <= 0):
+        what = f"check of {name}, {metadata.get('part')}," if marker == "check" else f"cell {grade_id(metadata)}"
+        yield f"the {what} needs points: points=12"
+    if marker in OF_EXERCISES:
+        yield from faults_of_exercise(cell, marker, name, stem)
+    if marker in OF_EXPLANATIONS and name != stem:
+        yield f"{marker}={name!r} is to have the name of the chapter, {stem}"
+    if marker == "prediction" and not PREDICTION.fullmatch(cell.source):
+        yield f"the prediction of {name} is to be the four lines {PREDICTED.format('...')!r}"
+    if marker == "measure" and not cell.source.splitlines()[-1].startswith("compare(prediction, "):
+        yield f"the measurement of {name} is to end with compare(prediction, ...)"
+    if marker == "explanation" and sum(map(int, POINT.findall(cell.source))) != points:
+        yield f"the rubric of {name} needs lines '- 1 point: ...' that add up to its points, {points}"
+
+
+def faults_of_exercise(cell, marker, name, stem):
+    """What is wrong with a cell that belongs to an exercise."""
     if name not in EXERCISES:
         yield f"{marker}={name!r} names no exercise of normlab/exercises.py"
     elif EXERCISES[name].stem != stem:
@@ -109,24 +144,30 @@ def faults(cell, stem):
         if not any(line.startswith((f"def {name}(", f"class {name}(")) for line in cell.source.splitlines()):
             yield f"the solution of {name} does not define {name}"
     if marker == "check":
-        part, points = metadata.get("part"), metadata.get("points")
+        part = cell.metadata.get("part")
         if part not in PARTS:
             yield f"a check of {name} has the part {part!r}, which is none of {', '.join(PARTS)}"
-        if type(points) not in (int, float) or points <= 0:
-            yield f"the check of {name}, {part}, needs points: points=12"
         call = f'check({name}, "{name}", part="{part}")'
         if cell.source != call:
             yield f"the check of {name}, {part}, is to be the one line {call}"
 
 
 def missing(ids, stem):
-    """The cells that the exercises of a chapter lack. Exercises without any cell are `untold`'s."""
+    """The cells that the exercises, predictions and the explanation of a chapter lack. Exercises without any cell are
+    `untold`'s."""
     if "setup" not in ids:
         yield "no cell is marked setup=true"
-    for name in (e.name for e in EXERCISES.values() if e.stem == stem):
-        wanted = [f"about-{name}", name, *(f"check-{name}-{part}" for part in PARTS), f"hints-{name}", f"after-{name}"]
+    groups = {
+        name: [f"about-{name}", name, *(f"check-{name}-{part}" for part in PARTS), f"hints-{name}", f"after-{name}"]
+        for name in (e.name for e in EXERCISES.values() if e.stem == stem)
+    }
+    groups[f"the explanation of {stem}"] = [f"{marker}-{stem}" for marker in OF_EXPLANATIONS]
+    starts = tuple(f"{marker}-" for marker in OF_PREDICTIONS)
+    for name in sorted({identity.split("-", 1)[1] for identity in ids if identity.startswith(starts)}):
+        groups[f"the prediction of {name}"] = [start + name for start in starts]
+    for what, wanted in groups.items():
         if not ids.isdisjoint(wanted):
-            yield from (f"{name} has no cell {identity}" for identity in wanted if identity not in ids)
+            yield from (f"{what} has no cell {identity}" for identity in wanted if identity not in ids)
 
 
 def untold(sources):

@@ -11,6 +11,33 @@
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="scale"
+# ## Predict first
+#
+# Batch norm gets the question's eight numbers, and then the same numbers a thousand times as large. By what factor does
+# the standard deviation of its output grow? Write a number, run the cell, then run the one below it. Right or wrong, a
+# prediction earns its point: what counts is that you made it before you looked.
+
+# %% prediction="scale"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 1
+### END INSTRUCTOR
+
+# %% measure="scale" points=1
+import torch
+
+torch.manual_seed(0)
+x = torch.randn(2, 1, 2, 2)
+norm = torch.nn.BatchNorm2d(1)
+compare(prediction, (norm(1000 * x).std() / norm(x).std()).item())
+
+# %% [markdown] told="scale"
+# Whatever scale the input has, the output has the same: its deviations are divided by their own standard deviation. So
+# batch norm forgets the scale of its input, as it forgets the mean. The eps under the root leaves a trace of it, in the
+# sixth decimal here.
 
 # %% [markdown] about="standardize"
 # ## standardize ★
@@ -149,3 +176,24 @@ check(old_output, "old_output", part="edges")
 # draw. A seed fixes the stream; what you take out of it, and in which order, is up to the code.
 #
 # *Harder:* the question also tried `affine=False`. Show that in the old version this changed the *input* too.
+
+# %% [markdown] explain="puzzle"
+# ## In your own words
+#
+# A friend writes: "PyTorch's batch norm has a bug. It says normalization, I add the outputs up, and I get 0, not 1."
+# Answer in one paragraph, with the eight numbers at hand. Why 0, and would another weight or bias change that? And what
+# is it, in this picture, that does add up to 1?
+
+# %% [markdown] explanation="puzzle" points=4
+# Nothing is broken. Batch norm subtracts the mean of the eight numbers, and deviations from a mean always add up to 0:
+# here the negative ones and the positive ones cancel to the last printed digit. Then it divides all of them by one
+# number and multiplies them by one weight, and 0 times anything is 0; only the bias, which is 0 at first, moves the sum,
+# to eight times its value. The outputs are values, not weights, so nobody asked them to add up to 1. What adds up to 1
+# are the weights of those values: each of the eight counts for 1/8, before batch norm and after.
+#
+# **Rubric**
+#
+# - 1 point: the sum is 0 because the mean was subtracted
+# - 1 point: scaling (the standard deviation, the weight) keeps the sum 0, and the bias alone moves it
+# - 1 point: outputs are values; what has total mass 1 are the shares of the values, 1/8 each
+# - 1 point: says it with the numbers of the example, not in general words alone
