@@ -44,12 +44,14 @@ class Answer:
 
 @dataclass
 class Submission:
-    """One notebook handed in; exercises that `answers` does not name stay as they were released."""
+    """One notebook handed in; exercises that `answers` does not name stay as they were released, and so do predictions
+    and the explanation, unless `cells` {cell id: text} has them."""
 
     student: str
     stem: str
     about: str
     answers: dict = field(default_factory=dict)
+    cells: dict = field(default_factory=dict)
 
 
 def read_class(stem):
@@ -61,6 +63,9 @@ def read_class(stem):
         marks = cell.metadata
         if "student" in marks:
             submissions.append(Submission(marks["student"], stem, marks["about"]))
+            continue
+        if (kind := next((kind for kind in ("prediction", "explanation") if kind in marks), None)) is not None:
+            submissions[-1].cells[f"{kind}-{marks[kind]}"] = cell.source
             continue
         passes = frozenset(marks.get("passes", " ".join(PARTS)).split())
         answer = Answer(cell.source, passes, marks.get("mistake"), marks.get("broken", False))
@@ -82,10 +87,19 @@ def points(release):
     """{exercise: {part: points}} of a released notebook, in its order."""
     worth = {}
     for identity, cell in cells_by_id(release).items():
-        if cell["metadata"]["nbgrader"]["grade"]:
+        if identity.startswith("check-"):
             _, exercise, part = identity.split("-")
             worth.setdefault(exercise, {})[part] = cell["metadata"]["nbgrader"]["points"]
     return worth
+
+
+def predictions(release):
+    """{name: points} of what a released notebook asks to predict."""
+    return {
+        identity.removeprefix("measure-"): cell["metadata"]["nbgrader"]["points"]
+        for identity, cell in cells_by_id(release).items()
+        if identity.startswith("measure-")
+    }
 
 
 def hand_in(folder, submission):
@@ -95,6 +109,8 @@ def hand_in(folder, submission):
     cells = cells_by_id(notebook)
     for exercise, answer in submission.answers.items():
         cells[exercise]["source"] = answer.code
+    for cell in notebook["cells"]:
+        cell["source"] = submission.cells.get(cell["id"], cell["source"])
     archive = folder / "downloaded" / stem / "archive" / f"{submission.student}.zip"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w") as file:
@@ -142,12 +158,16 @@ def check_on_the_command_line(folder, exercise, submissions):
     return dict(zip(files, verdicts, strict=True))
 
 
-def judge(submission, worth, scores, sentences, verdicts):
+def judge(submission, worth, asked, scores, sentences, verdicts):
     """Sentences about every grade that is not what the answer deserves, or that the command line does not confirm.
 
-    worth {exercise: {part: points}}; scores {grade_id: score}; sentences {(exercise, part): refusal}; verdicts
-    {exercise: verdict}.
+    worth {exercise: {part: points}}; asked {prediction: points}; scores {grade_id: score}; sentences {(exercise, part):
+    refusal}; verdicts {exercise: verdict}.
     """
+    for name, full in asked.items():
+        deserved, score = full if f"prediction-{name}" in submission.cells else 0, scores.get(f"measure-{name}")
+        if score != deserved:
+            yield f"{submission.student}, prediction {name}: the grade is {score}, and the answer deserves {deserved}"
     for exercise, parts in worth.items():
         who = f"{submission.student}, {exercise}"
         answer = submission.answers.get(exercise)
@@ -166,16 +186,17 @@ def judge(submission, worth, scores, sentences, verdicts):
             yield f"{who}: the notebook says {first!r}, the command line {verdict['reason']!r}"
 
 
-def table(submissions, worth, scores, sentences):
+def table(submissions, worth, asked, scores, sentences):
     """The lines that show one assignment's grades: a row for each student, the first refusal under it."""
     width = max(len(s.about) for s in submissions)
-    total = sum(sum(parts.values()) for parts in worth.values())
-    yield f"{'student':9}{'handed in':{width}}" + "".join(f"{name:>{len(name) + 2}}" for name in worth) + "  total"
+    total = sum(sum(parts.values()) for parts in worth.values()) + sum(asked.values())
+    columns = {name: [f"check-{name}-{part}" for part in parts] for name, parts in worth.items()}
+    columns["predicted"] = [f"measure-{name}" for name in asked]
+    yield f"{'student':9}{'handed in':{width}}" + "".join(f"{name:>{len(name) + 2}}" for name in columns) + "  total"
     for s in submissions:
-        row = f"{s.student:9}{s.about:{width}}"
-        for name, parts in worth.items():
-            row += f"{sum(scores[s.student][f'check-{name}-{part}'] for part in parts):{len(name) + 2}.0f}"
-        yield f"{row}{sum(scores[s.student].values()):4.0f}/{total}"
+        sums = {name: sum(scores[s.student][identity] for identity in column) for name, column in columns.items()}
+        row = "".join(f"{score:{len(name) + 2}.0f}" for name, score in sums.items())
+        yield f"{s.student:9}{s.about:{width}}{row}{sum(sums.values()):4.0f}/{total}"
         order = ((name, part) for name, parts in worth.items() for part in parts)
         if first := next((sentences[s.student][key] for key in order if key in sentences[s.student]), None):
             yield from textwrap.wrap(first, 110, initial_indent=" " * 9, subsequent_indent=" " * 9)
@@ -195,11 +216,12 @@ def run(folder, stems):
 
     course.make(folder, stems)
     submissions = [submission for stem in stems for submission in read_class(stem)]
-    exercises, scores, verdicts = {}, {}, {}
+    exercises, asked, scores, verdicts = {}, {}, {}, {}
     with course.workers(folder) as pool:
         for stem in stems:
             command("generate_assignment", stem)
-            exercises[stem] = points(read_notebook(folder / "exercises" / stem / f"{stem}.ipynb"))
+            release = read_notebook(folder / "exercises" / stem / f"{stem}.ipynb")
+            exercises[stem], asked[stem] = points(release), predictions(release)
         for submission in submissions:
             hand_in(folder, submission)
         for stem in stems:
@@ -233,10 +255,13 @@ def run(folder, stems):
         own = [s for s in submissions if s.stem == stem]
         sentences = {s.student: refusals(folder, s) for s in own}
         print(f"\n{stem}\n")
-        print("\n".join(table(own, exercises[stem], scores[stem], sentences)))
+        print("\n".join(table(own, exercises[stem], asked[stem], scores[stem], sentences)))
         for s in own:
             its = {name: verdicts[name][s.student] for name in exercises[stem]}
-            wrong += judge(s, exercises[stem], scores[stem][s.student], sentences[s.student], its)
+            wrong += judge(s, exercises[stem], asked[stem], scores[stem][s.student], sentences[s.student], its)
+        paragraphs = sum(f"explanation-{stem}" in s.cells for s in own)
+        if paragraphs:
+            print(f"Paragraphs that wait for somebody to read and grade them (nbgrader formgrader): {paragraphs}")
     with open(folder / "grades.csv", newline="") as file:
         exported = {(row["student_id"], row["assignment"]): float(row["score"]) for row in csv.DictReader(file)}
     for s in submissions:

@@ -49,6 +49,7 @@ SOFTMAX = {
     "fatima": (5, 15, 3, 0),
     "omar": (0, 0, 0, 0),
 }
+PREDICTED = {("ada", "puzzle"): 1, ("bruno", "puzzle"): 1}  # right and wrong: it is the saying that counts
 CLASS = {"puzzle": PUZZLE, "softmax": SOFTMAX}
 HANDED_IN = [(student, stem) for stem, students in CLASS.items() for student in students]
 OURS_ALONE = {".git", ".venv", "_build", ".pytest_cache", ".ruff_cache"}
@@ -99,9 +100,12 @@ def test_table(run):
         part = out[out.index(f"\n{stem}\n") :]
         for student, points in students.items():
             (row,) = re.findall(rf"^{student} .*/\d+$", part, flags=re.M)[:1]
-            *scores, total = row.split()[-len(points) - 1 :]
+            *scores, predicted, total = row.split()[-len(points) - 2 :]
             assert [int(score) for score in scores] == list(points)
-            assert total == f"{sum(points)}/{20 * len(points)}"
+            assert int(predicted) == PREDICTED.get((student, stem), 0)
+            asked = demo.predictions(json.loads((run[0] / "exercises" / stem / f"{stem}.ipynb").read_text()))
+            assert total == f"{sum(points) + int(predicted)}/{20 * len(points) + len(asked)}"
+    assert "grade them (nbgrader formgrader): 1" in out
     assert "divides by n-1" in out
     assert "NameError: name 'standardize' is not defined" in out
     assert str(run[0] / "feedback") in out
@@ -137,10 +141,26 @@ def test_gradebook_and_export_agree(folder):
     database = sqlite3.connect(folder / "gradebook.db")
     book = {(student, stem): score for student, stem, score in database.execute(query)}
     database.close()
-    assert book == {(student, stem): sum(CLASS[stem][student]) for student, stem in HANDED_IN}
+    predicted = PREDICTED
+    assert book == {key: sum(CLASS[key[1]][key[0]]) + predicted.get(key, 0) for key in HANDED_IN}
     with open(folder / "grades.csv", newline="") as file:
         exported = {(row["student_id"], row["assignment"]): float(row["score"]) for row in csv.DictReader(file)}
     assert {key: exported[key] for key in book} == book
+
+
+@pytest.mark.slow
+def test_a_paragraph_waits_for_a_reader(folder):
+    query = """
+        select student_id, auto_score, manual_score, needs_manual_grade from grade
+        join submitted_notebook on submitted_notebook.id = grade.notebook_id
+        join submitted_assignment on submitted_assignment.id = submitted_notebook.assignment_id
+        join base_cell on base_cell.id = grade.cell_id where base_cell.name = 'explanation-puzzle'
+    """
+    database = sqlite3.connect(folder / "gradebook.db")
+    waiting = {student: rest for student, *rest in database.execute(query)}
+    database.close()
+    assert waiting.pop("ada") == [None, None, 1]
+    assert set(map(tuple, waiting.values())) == {(0, None, 0)}  # untouched: nothing to read, no points
 
 
 # -- Feedback --------------------------------------------------------------------------------------------------------
@@ -227,18 +247,21 @@ WORTH = {"standardize": {"values": 12, "numerics": 5, "edges": 3}}
 SENTENCE = "standardize: yours divides by n-1."
 
 
-def judged(score=5, sentence=SENTENCE, accepted=False, mistake="divides-by-n-1", reason=SENTENCE):
+def judged(score=5, sentence=SENTENCE, accepted=False, mistake="divides-by-n-1", reason=SENTENCE, predicted=0):
     answer = demo.Answer("", frozenset({"numerics", "edges"}), "divides-by-n-1", broken=False)
     submission = demo.Submission("zoe", "puzzle", "", {"standardize": answer})
     scores = {"check-standardize-values": 0, "check-standardize-numerics": score, "check-standardize-edges": 3}
     verdicts = {"standardize": {"accepted": accepted, "mistake": mistake, "reason": reason}}
-    return list(demo.judge(submission, WORTH, scores, {("standardize", "values"): sentence}, verdicts))
+    scores["measure-scale"] = predicted
+    told = {("standardize", "values"): sentence}
+    return list(demo.judge(submission, WORTH, {"scale": 1}, scores, told, verdicts))
 
 
 def test_judge_notices_every_disagreement():
     assert judged() == []
     assert judged(score=0) == ["zoe, standardize, numerics: the grade is 0, and the answer deserves 5"]
     assert judged(score=None) == ["zoe, standardize, numerics: the grade is None, and the answer deserves 5"]
+    assert judged(predicted=1) == ["zoe, prediction scale: the grade is 1, and the answer deserves 0"]
     assert judged(accepted=True) == ["zoe, standardize: the command line accepts the answer"]
     assert judged(mistake=None) == ["zoe, standardize: the command line takes the mistake for None"]
     assert len(judged(sentence="another")) == 1

@@ -448,9 +448,19 @@ check(double, "double", part="values")
 # </details></details>
 # %% [markdown] after="double"
 # Now you can **double**.
+# %% [markdown] explain="good"
+# ## In your own words
+# Why $2x$?
+# %% [markdown] explanation="good" points=1
+# Because *two*.
+#
+# **Rubric**
+#
+# - 1 point: names **two**
 """
 PREDICTION = "```{predict} Is it so?\n- yes\n- no (*)\n---\nNo: $1 \\ne 2$.\n```\n"
 EXERCISE = "```{exercise} double\n```\n"
+EXPLANATION = "```{explanation} good\n```\n"
 
 
 def project(folder, pages, solutions=()):
@@ -480,7 +490,7 @@ def built(folder, name):
 
 
 def test_directives_parse_what_they_hold_and_see_changes(tmp_path):
-    project(tmp_path, {"good": PREDICTION + EXERCISE + "{ref}`exercise-double`\n"})
+    project(tmp_path, {"good": PREDICTION + EXERCISE + EXPLANATION + "{ref}`exercise-double`\n"})
     assert build(tmp_path) == ""
     page = built(tmp_path, "good")
     assert page.select_one(".predict-answer .math")
@@ -490,6 +500,9 @@ def test_directives_parse_what_they_hold_and_see_changes(tmp_path):
     assert page.select_one(".exercise details details").get_text(" ", strip=True) == "Hint 2 Two."
     assert page.select_one(".exercise-after strong").get_text() == "double"
     assert "2 * x" not in page.get_text()
+    assert page.select_one(".explanation > p").get_text(" ", strip=True) == r"Why \(2x\) ?"
+    folds = [fold.get_text(" ", strip=True) for fold in page.select(".explanation > details")]
+    assert folds == ["A model answer Because two .", "Rubric, 1 points 1 point: names two"]
 
     (tmp_path / "solutions" / "good" / "good.py").write_text(SOLUTIONS.replace("Twice", "Two times"))
     assert build(tmp_path) == ""
@@ -505,6 +518,8 @@ WRONG = {
     "unanswered": (PREDICTION.replace("No: $1 \\ne 2$.\n", ""), "no answer"),
     "unlisted": (PREDICTION.replace("- yes", "yes"), "expected a list of options"),
     "asked": (PREDICTION + PREDICTION, "asks twice: Is it so?"),
+    "unexplained": (EXPLANATION.replace("good", "unexplained"), "no explanation is asked for"),
+    "elsewhere": (EXPLANATION.replace("good", "nowhere"), "there is no solutions/nowhere/nowhere.py"),
     **{role: (EXERCISE, f"exercise double has no {role} cell") for role in ("about", "check", "hints", "after")},
 }
 
@@ -514,6 +529,7 @@ def complaints(tmp_path_factory):
     """What Sphinx says of a book in which everything is wrong."""
     folder = tmp_path_factory.mktemp("wrong")
     sources = {role: SOLUTIONS.replace(f'{role}="double"', 'other="double"') for role in WRONG}
+    sources["unexplained"] = SOLUTIONS.replace('explanation="good"', 'other="good"')
     project(folder, {name: text for name, (text, _) in WRONG.items()}, sources)
     return build(folder).splitlines()
 

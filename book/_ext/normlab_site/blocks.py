@@ -1,4 +1,4 @@
-"""The directives `predict` and `exercise`."""
+"""The directives `predict`, `exercise` and `explanation`."""
 
 import hashlib
 import re
@@ -212,7 +212,36 @@ class ExerciseBlock(Block):
         domain.labels[label] = self.env.docname, label, exercise.title
 
 
+class ExplanationBlock(Block):
+    """The explanation that the notebook of a chapter asks for: question, model answer, rubric."""
+
+    required_arguments = 1
+
+    def run(self):
+        path = f"solutions/{self.arguments[0]}/{self.arguments[0]}.py"
+        self.env.note_dependency(path)
+        if not (Path(self.env.srcdir) / path).is_file():
+            raise self.error(f"explanation {self.arguments[0]}: there is no {path}")
+        try:
+            explanation = source.read_explanation(Path(self.env.srcdir) / path)
+        except ValueError as error:
+            raise self.error(str(error)) from error
+        folds = (("A model answer", explanation.answer), (f"Rubric, {explanation.points} points", explanation.rubric))
+        return [
+            element(
+                "div",
+                *self.parse(explanation.question),
+                *(
+                    element("details", element("summary", nodes.Text(summary)), *self.parse(text))
+                    for summary, text in folds
+                ),
+                classes=["explanation"],
+            )
+        ]
+
+
 def setup(app):
     elements.setup(app)
     app.add_directive("predict", Predict)
     app.add_directive("exercise", ExerciseBlock)
+    app.add_directive("explanation", ExplanationBlock)

@@ -7,6 +7,7 @@ import jupytext
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION.*?^[ \t]*### END SOLUTION", re.DOTALL | re.MULTILINE)
+RUBRIC = "**Rubric**"
 HEADING = re.compile(r"\A#+[ \t]+(.+?)[ \t]*$", re.MULTILINE)
 
 
@@ -38,6 +39,27 @@ def code_stub(root):
 def without_solution(code, stub):
     """Replace every marked solution in `code` by the lines of `stub`, indented as the solution was."""
     return SOLUTION.sub(lambda match: "\n".join(match[1] + line for line in stub.splitlines()), code)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a notebook asks to be explained in a paragraph, a model answer, and the rubric: Markdown."""
+
+    question: str
+    answer: str
+    rubric: str
+    points: int
+
+
+def read_explanation(path):
+    """The Explanation in the file `path`. Raises ValueError where it has none."""
+    cells = jupytext.read(path, fmt="py:percent").cells
+    asked = next((cell.source for cell in cells if "explain" in cell.metadata), None)
+    told = next((cell for cell in cells if "explanation" in cell.metadata), None)
+    if asked is None or told is None or RUBRIC not in told.source:
+        raise ValueError(f"{path}: no explanation is asked for, or it has no line {RUBRIC}")
+    answer, rubric = told.source.split(RUBRIC)
+    return Explanation(HEADING.sub("", asked, count=1).strip(), answer.strip(), rubric.strip(), told.metadata["points"])
 
 
 def read_exercises(path, stub):
