@@ -1,6 +1,7 @@
 """What an exercise is, and a known mistake: the words in which the chapters' tables are written."""
 
 import inspect
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,6 +151,26 @@ class Once:
 
     def __getitem__(self, index):
         raise TypeError("a stream has no items to index: take them one by one, in a for loop")
+
+
+def tensors_held(torch):
+    """A context that measures the bytes PyTorch's results hold, which tracemalloc does not see: `peak` is the most at
+    once. (A TorchDispatchMode would see more, and imports the compiler first, which takes seconds.)"""
+
+    class Held(torch.overrides.TorchFunctionMode):
+        peak, held = 0, ()
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            answer = function(*args, **(kwargs or {}))
+            results = found(answer, torch.Tensor)
+            if results:
+                self.held = [(ref, key, size) for ref, key, size in self.held if ref() is not None]
+                stored = ((tensor, tensor.untyped_storage()) for tensor in results)
+                self.held += [(weakref.ref(tensor), memory.data_ptr(), memory.nbytes()) for tensor, memory in stored]
+                self.peak = max(self.peak, sum({key: size for _, key, size in self.held}.values()))
+            return answer
+
+    return Held()
 
 
 # ---- walking through arguments and answers ---------------------------------------------------------------------------

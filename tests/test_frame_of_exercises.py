@@ -7,7 +7,7 @@ from normlab import check as check_module
 from normlab import exercises, reference
 from normlab.cases import Case
 from normlab.check import CheckFailed, check
-from normlab.frame import Exercise, Once, given, mistakes_table
+from normlab.frame import Exercise, Once, given, mistakes_table, tensors_held
 from normlab.mistakes import MISTAKES
 
 
@@ -221,3 +221,41 @@ def test_verdicts_are_explained(offered):
     assert sentence(lambda n: True, "is_odd").endswith(
         "yours is wrong about 2; it accepts all: even numbers are refused."
     )
+
+
+# -- What is held meanwhile ------------------------------------------------------------------------------------------
+
+
+def scores_in_torch(q, key_value_blocks, scale, mask_blocks=None):
+    """attention with the whole score matrix in PyTorch's memory, which tracemalloc does not see."""
+    import torch
+
+    keys, values = zip(*((torch.tensor(k), torch.tensor(v)) for k, v in key_value_blocks), strict=True)
+    scores = torch.cat([torch.tensor(q) @ k.T for k in keys], 1) * scale
+    if mask_blocks is not None:
+        scores = scores.where(torch.cat([torch.tensor(mask) for mask in mask_blocks], 1), -torch.inf)
+    weights = (scores - scores.amax(1, keepdim=True)).exp()
+    return (weights @ torch.cat(values) / weights.sum(1, keepdim=True)).numpy()
+
+
+def test_memory_of_pytorch_counts_too(one_thread):
+    with pytest.raises(CheckFailed, match="no more is held than a quarter of what the score matrix takes; yours"):
+        check(scores_in_torch, "attention", part="numerics")
+
+
+def test_tensors_held():
+    import torch
+
+    def in_turn(keep):
+        kept = []
+        with tensors_held(torch) as held:
+            for _ in range(10):
+                kept.append(torch.zeros(1000))
+                view = kept[-1][:500]  # the same memory, and counted once
+                if not keep:
+                    kept.clear()
+                    del view
+        return held.peak
+
+    assert in_turn(keep=True) == 40_000
+    assert in_turn(keep=False) == 4_000

@@ -1,12 +1,14 @@
 """masked_softmax, online_softmax and attention: truths, cases and known mistakes of the chapter `attention`."""
 
+import contextlib
 import itertools
+import sys
 import tracemalloc
 
 import numpy as np
 
 from normlab.cases import Case, along_axis, sizes, uneven, view
-from normlab.frame import Exercise, Misfit, Once, mistakes_table, with_switches
+from normlab.frame import Exercise, Misfit, Once, mistakes_table, tensors_held, with_switches
 
 MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
 
@@ -19,19 +21,20 @@ MANY = 200  # from so many pieces on, memory is measured
 
 
 def _within(budget, call):
-    """call(), during which NumPy and Python together may hold `budget` bytes. Errors: Misfit."""
-    started = not tracemalloc.is_tracing()
+    """call(), during which NumPy, Python and PyTorch together may hold `budget` bytes. Errors: Misfit."""
+    started, torch = not tracemalloc.is_tracing(), sys.modules.get("torch")
     if started:
         tracemalloc.start(1)
     try:
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
-        answer = call()
+        with tensors_held(torch) if torch else contextlib.nullcontext() as tensors:
+            answer = call()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         if started:
             tracemalloc.stop()
-    if peak - before > budget:
+    if max(peak - before, tensors.peak if tensors else 0) > budget:
         raise Misfit("holds more than that: what is kept must not grow with the length of the stream")
     return answer
 
