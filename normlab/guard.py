@@ -120,6 +120,11 @@ def _refuse_forbidden_calls(exercise, normlab_too):
                 name = name[0] if name else ""
             if module.startswith(("torch.nn.functional", "torch._ops")) and torch_name(name):
                 stop(f"torch's {name}")
+            if module.startswith("torch.nn.utils.fusion"):
+                stop(f"torch's {name}")
+            # Every way to a gradient leads through one of these two: backward() and grad(), jvp() and make_dual().
+            if not exercise.torch_exercise and name in ("_engine_run_backward", "make_dual"):
+                stop("PyTorch's autograd")
         elif event == "c_call":
             owner, name = getattr(arg, "__self__", None), getattr(arg, "__name__", "")
             from_torch = (getattr(arg, "__module__", None) or type(owner).__module__ or "").startswith("torch")

@@ -652,6 +652,66 @@ def test_calls_of_other_answers_are_refused(name, call):
     assert refusal(candidate, name).mistake == CALLS_THE_ANSWER
 
 
+def forward(x, weight, eps):
+    """Layer norm over the last axis from simple operations, for autograd to go back through."""
+    deviation = x - x.mean(-1, keepdim=True)
+    return deviation * (deviation.square().mean(-1, keepdim=True) + eps).rsqrt() * weight
+
+
+def leaves(x, weight):
+    return tensor(x).requires_grad_(), tensor(weight).requires_grad_()
+
+
+def by_backward(dy, x, weight, eps):
+    x, weight = leaves(x, weight)
+    forward(x, weight, eps).backward(tensor(dy))
+    return x.grad, weight.grad
+
+
+def by_grad(dy, x, weight, eps):
+    x, weight = leaves(x, weight)
+    return torch.autograd.grad(forward(x, weight, eps), (x, weight), tensor(dy))
+
+
+def by_vjp(dy, x, weight, eps):
+    _, pull = torch.func.vjp(lambda x, weight: forward(x, weight, eps), tensor(x), tensor(weight))
+    return pull(tensor(dy))
+
+
+def by_dual_numbers(dy, x, weight, eps):
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(tensor(x), tensor(dy))
+        return torch.autograd.forward_ad.unpack_dual(forward(dual, tensor(weight), eps)).tangent, tensor(weight)
+
+
+def by_jvp(dy, x, weight, eps):
+    return torch.func.jvp(lambda x: forward(x, tensor(weight), eps), (tensor(x),), (tensor(dy),))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own, of its forward mode
+@pytest.mark.parametrize("way", [by_backward, by_grad, by_vjp, by_dual_numbers, by_jvp])
+def test_autograd_does_not_write_a_backward(way):
+    def candidate(dy, x, weight, eps=1e-5):
+        dx, dweight = (part.numpy(force=True).astype(x.dtype) for part in way(dy, x, weight, eps))
+        return dx, dweight, dy.reshape(-1, x.shape[-1]).sum(0)
+
+    way(np.ones((2, 3)), np.eye(2, 3), np.ones(3), 1e-5)  # what the first call imports takes seconds
+    error = refusal(candidate, "layer_norm_backward")
+    assert error.mistake == CALLS_THE_ANSWER
+    assert str(error).endswith("yours calls PyTorch's autograd: this exercise is to write it, with NumPy.")
+
+
+def test_pytorch_does_not_fold_the_batch_norm():
+    def candidate(weight, bias, running_mean, running_var, gamma, beta, eps=1e-5):
+        bias = np.zeros(len(weight)) if bias is None else bias
+        values = (tensor(a).double() for a in (weight, bias, running_mean, running_var))
+        fuse = torch.nn.utils.fusion.fuse_linear_bn_weights
+        both = fuse(*values, eps, tensor(gamma).double(), tensor(beta).double())
+        return tuple(part.numpy(force=True).astype(weight.dtype) for part in both)
+
+    assert refusal(candidate, "fold_batch_norm").mistake == CALLS_THE_ANSWER
+
+
 def test_elementwise_pytorch_and_all_of_numpy_are_allowed():
     def candidate(x, axis=-1):
         t = tensor(x)

@@ -82,21 +82,4 @@ def minus_the_others(logits, target, ignore_index=-100):
     return (answer / (len(kept) or 1)).astype(logits.dtype)
 
 
-def autograd(logits, target, ignore_index=-100):
-    """PyTorch differentiates; the forward pass is written from simple operations."""
-    import torch
-
-    x = torch.tensor(np.ascontiguousarray(logits, dtype=np.float64), requires_grad=True)
-    t = torch.tensor(np.ascontiguousarray(target, dtype=np.int64))
-    kept = t != ignore_index
-    if not kept.any():
-        return np.zeros(logits.shape, logits.dtype)
-    with torch.enable_grad():
-        rows = x[kept]
-        rows = rows - rows.amax(1, keepdim=True).detach()
-        loss = (rows.exp().sum(1).log() - rows.gather(1, t[kept][:, None])[:, 0]).mean()
-        loss.backward()
-    return x.grad.numpy().astype(logits.dtype)
-
-
-STYLES = [kept_rows, one_hot, row_by_row, divide_first, comparison, chain_rule, minus_the_others, autograd]
+STYLES = [kept_rows, one_hot, row_by_row, divide_first, comparison, chain_rule, minus_the_others]
