@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 EXT = Path(__file__).parent.parent
+# Pages whose tables are made from other pages; they are executed each time they are read (mystnb in their first lines).
+COUNTING = ("book/instructors",)
 MATHJAX = "mathjax/tex-chtml.js"
 # In the head of a page: the script that chooses the mode (ours does it without a flash of the other), and the one that
 # draws icons, most of a page's weight, which the theme's style sheet draws from a font.
@@ -73,6 +75,13 @@ def copy_mathjax(app, exception):
         shutil.copytree(wheel / folder, site / folder, dirs_exist_ok=True)
 
 
+def reread(app, env, added, changed, removed):
+    """Read the pages that count what stands in other pages again, whenever any page is read."""
+    if not (added or changed or removed):
+        return []
+    return [page for page in COUNTING if page in env.found_docs]
+
+
 def setup(app):
     app.add_css_file("site.css", priority=900)
     for script in ("predict.js", "scroll.js"):
@@ -80,5 +89,6 @@ def setup(app):
     # Late, so that what other extensions set by default does not come after.
     app.connect("config-inited", configure, priority=900)
     app.connect("builder-inited", add_filter)
+    app.connect("env-get-outdated", reread)
     app.connect("html-page-context", mend_roles)
     app.connect("build-finished", copy_mathjax)
