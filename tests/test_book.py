@@ -14,9 +14,10 @@ COLUMN = 76  # characters of code that a page shows without scrolling
 
 @pytest.fixture(scope="session")
 def chapters(repo):
-    """Stem -> text of every chapter of the table of contents, index and appendix left out."""
+    """Stem -> text of every chapter of the table of contents; index, inventory and appendix left out."""
     toc = yaml.safe_load((repo / "_toc.yml").read_text(encoding="utf-8"))
-    files = [c["file"] for part in toc["parts"] if part["caption"] != "Appendix" for c in part["chapters"]]
+    parts = [part for part in toc["parts"] if part["caption"] not in ("Before and after", "Appendix")]
+    files = [c["file"] for part in parts for c in part["chapters"]]
     return {file.split("/")[-1]: (repo / f"{file}.md").read_text(encoding="utf-8") for file in files}
 
 

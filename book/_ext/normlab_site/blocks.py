@@ -230,7 +230,7 @@ class ExplanationBlock(Block):
         return [
             element(
                 "div",
-                element("p", *self.inline(f"{{doc}}`{self.arguments[0]}`"), classes=["explanation-of"]),
+                nodes.paragraph("", "", *self.inline(f"{{doc}}`{self.arguments[0]}`"), classes=["explanation-of"]),
                 *self.parse(explanation.question),
                 *(
                     element("details", element("summary", nodes.Text(summary)), *self.parse(text))

@@ -39,7 +39,7 @@ def execution_cache(root):
     results of code that has changed.
     """
     digest = hashlib.sha256()
-    for path in sorted([*root.glob("book/*.py"), *root.glob("normlab/**/*.py")]):
+    for path in sorted([*root.glob("book/*.py"), *root.glob("normlab/**/*.py"), *root.glob("normlab/*.toml")]):
         digest.update(path.read_bytes())
     for package in ("matplotlib", "numpy", "torch"):
         digest.update(version(package).encode())
@@ -84,7 +84,7 @@ def reread(app, env, added, changed, removed):
 
 def setup(app):
     app.add_css_file("site.css", priority=900)
-    for script in ("predict.js", "scroll.js"):
+    for script in ("predict.js", "scroll.js", "inventory.js"):
         app.add_js_file(script, defer="defer")
     # Late, so that what other extensions set by default does not come after.
     app.connect("config-inited", configure, priority=900)
