@@ -2,6 +2,7 @@
 
 In a notebook:         check(softmax, "softmax", part="values")
 On the command line:   python -m normlab.check softmax my_file.py [more.py ...] [--json]      or --list
+                       python -m normlab.check --all my_normlab.py [--json] [--bench]     every exercise
 
 The candidate runs on every case of the exercise and is held against PyTorch. A known mistake is named only when the
 candidate behaves exactly like it on every case that tells that mistake from a right answer.
@@ -13,24 +14,19 @@ import dataclasses
 import inspect
 import io
 import json
-import multiprocessing
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from normlab import cases, exercises
+from normlab import apart, cases, check_all, exercises
 from normlab.frame import found, walk
 from normlab.guard import Outcome, run
 from normlab.learner import Unloadable, load
 from normlab.mistakes import MUTATES_INPUT
 from normlab.verdict import Bench, closed, named_type
-
-FILE_SECONDS = 60.0  # for one file on the command line, its import included
-FILE_BYTES = 4 << 30  # of address space beyond what the interpreter has already, for one file on the command line
 
 
 class CheckFailed(AssertionError):
@@ -222,45 +218,45 @@ def _judge(name, path):
     return True, True, None, None
 
 
-def _child(pipe, name, path):
-    """Runs in a process of its own, in a session of its own, so that everything a file starts ends with it."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    silent = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(silent, descriptor)
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # Unix only
-
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + FILE_BYTES, used + FILE_BYTES))
-    pipe.send_bytes(json.dumps(_judge(name, path)).encode())
-
-
 def _judge_apart(name, path):
-    """_judge in a process of its own, with limits of time and memory. A forked one has PyTorch and the right answers
-    already; JSON comes back, because unpickling what a learner's process sends would run it here."""
-    forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform.startswith("linux")
-    context = multiprocessing.get_context("fork" if forks else "spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, name, path), daemon=True)
-    child.start()
-    theirs.close()
+    """_judge in a process of its own, with limits of time and memory."""
     try:
-        if not ours.poll(FILE_SECONDS):
-            return False, False, f"{name}: the file does not finish within {FILE_SECONDS:g} seconds.", None
-        return tuple(json.loads(ours.recv_bytes()))
-    except (EOFError, OSError, ValueError):
-        return False, False, f"{name}: the file ends its own process (exit, a crash, or too much memory).", None
-    finally:
-        with contextlib.suppress(OSError, AttributeError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.kill()
-        child.join()
+        return tuple(apart.answer(apart.start(_judge, name, path)))
+    except Unloadable as error:
+        return False, False, f"{name}: the file {error}.", None
+
+
+def _torch_for_children():
+    """The torch module, fit for processes that are forked, or None."""
+    torch = exercises.torch_or_none()
+    if torch is not None:
+        torch.set_num_threads(1)  # a forked child that used the parent's threads would hang
+    return torch
+
+
+def _prepare(bench, mistakes_too):
+    """Computes here what the processes to come then share."""
+    if _torch_for_children() is not None:
+        with np.errstate(all="ignore"):
+            bench.prepare(mistakes_too)
+
+
+def _main_all(path, options):
+    """--all: every exercise of one file; returns the exit status."""
+    try:
+        cases.secret()
+    except ValueError as error:
+        print(closed(str(error)), file=sys.stderr)
+        return 2
+    _torch_for_children()  # before any is made: to import it takes seconds, and the file may
+    return check_all.main(
+        path, _judge, lambda exercise: _prepare(_bench(exercise), mistakes_too=False), options.json, options.bench
+    )
 
 
 def main(argv=None):
-    """The command line; returns the exit status: 0 all accepted, 1 some refused, 2 some not checkable."""
+    """The command line; returns the exit status: 0 all accepted, 1 some refused, 2 some not checkable. With --all what
+    is not written counts as refused."""
     parser = argparse.ArgumentParser(
         prog="python -m normlab.check", description="Check solutions of an exercise against PyTorch."
     )
@@ -268,10 +264,18 @@ def main(argv=None):
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="Python file with a function of that name")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--list", action="store_true", help="name the exercises, one a line")
+    parser.add_argument("--all", action="store_true", help="check every exercise of one FILE, and print a table")
+    parser.add_argument("--bench", action="store_true", help="with --all: time what is accepted beside PyTorch")
     options = parser.parse_intermixed_args(argv)  # --json may stand anywhere
     if options.list:
         print("\n".join(exercises.EXERCISES))
         return 0
+    if options.bench and not options.all:
+        parser.error("--bench goes with --all")
+    if options.all:
+        if options.exercise is None or options.files:
+            parser.error("--all takes one file and nothing else")
+        return _main_all(Path(options.exercise), options)
     if options.exercise is None:
         parser.error("name an exercise and a file, or --list")
     try:
@@ -282,11 +286,7 @@ def main(argv=None):
         return 2
     if not options.files:
         parser.error(f"name a file that defines {exercise.signature}")
-    torch = exercises.torch_or_none()
-    if torch is not None:
-        torch.set_num_threads(1)  # a forked child that used the parent's threads would hang
-        with np.errstate(all="ignore"):
-            bench.prepare(mistakes_too=len(options.files) > 1)
+    _prepare(bench, mistakes_too=len(options.files) > 1)
     status = 0
     for path in options.files:
         accepted, checkable, reason, mistake = _judge_apart(exercise.name, path)

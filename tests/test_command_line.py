@@ -32,8 +32,8 @@ WRONG = RIGHT.replace("z - z.max(axis, keepdims=True)", "z")
 # The limits of a run that is to be over soon.
 QUICK = """
 import sys
-from normlab import check, guard, learner
-guard.CALL_SECONDS, learner.IMPORT_SECONDS, check.FILE_SECONDS, check.FILE_BYTES = 0.7, 1.5, 4.0, 1 << 30
+from normlab import apart, check, guard, learner
+guard.CALL_SECONDS, learner.IMPORT_SECONDS, apart.FILE_SECONDS, apart.FILE_BYTES = 0.7, 1.5, 4.0, 1 << 30
 sys.exit(check.main(sys.argv[1:]))
 """
 

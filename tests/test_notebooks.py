@@ -265,17 +265,22 @@ def test_release_publishes_no_answer(repo):
 # -- What they do ----------------------------------------------------------------------------------------------------
 
 
-def execute(notebook, folder, **options):
+def execute(repo, tree, stem, folder, **options):
+    """{grade_id: cell} of a notebook that ran in a folder with all others beside its own: the capstone collects them."""
+    for source in (repo / tree).glob("*/*.ipynb"):
+        (folder / source.stem).mkdir()
+        shutil.copy(source, folder / source.stem)
+    notebook = read(repo, tree, stem)
     # One print may arrive in pieces.
     options |= {"timeout": 120, "coalesce_streams": True}
-    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **options).execute()
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder / stem)}}, **options).execute()
     return graded(notebook)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_solution_passes(repo, tmp_path, stem):
-    for identity, cell in execute(read(repo, "solutions", stem), tmp_path).items():
+    for identity, cell in execute(repo, "solutions", stem, tmp_path).items():
         if identity.startswith(("check-", "measure-")):
             (output,) = cell.outputs
             # Anything on stderr costs all points in nbgrader, and so would an error; a value could count as points.
@@ -287,7 +292,7 @@ def test_every_solution_passes(repo, tmp_path, stem):
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_stub_fails_with_a_sentence(repo, tmp_path, stem):
-    cells = execute(read(repo, "exercises", stem), tmp_path, allow_errors=True)
+    cells = execute(repo, "exercises", stem, tmp_path, allow_errors=True)
     for name in (e.name for e in EXERCISES.values() if e.stem == stem):
         for part in PARTS:
             (output,) = cells[f"check-{name}-{part}"].outputs
