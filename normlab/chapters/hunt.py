@@ -106,7 +106,9 @@ def layer_norm_of(suspect):
     @given
     def layer_norm(*args, **kwargs):
         given_arguments = _SIGNATURE.bind(*args, **kwargs).arguments
-        return function(given_arguments.pop("x"), given_arguments.pop("normalized_shape"), **given_arguments)
+        x, shape = given_arguments.pop("x"), given_arguments.pop("normalized_shape")
+        # A hunter may write 8 for (8,), as torch.nn.LayerNorm does: no suspect is to be told from another by that.
+        return function(x, (shape,) if isinstance(shape, int) else shape, **given_arguments)
 
     return layer_norm
 

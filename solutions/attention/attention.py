@@ -10,6 +10,31 @@
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="leak"
+# ## Predict first: minus five is a lot
+#
+# A row of scores has one key that counts and 1,000 that are masked. All scores were 0, and from the masked ones
+# somebody has subtracted 5 to put them out of play. Then comes softmax. What share of the weight do the masked keys
+# get, all together? Write a number between 0 and 1, run the cell, then run the one below it. Right or wrong, a
+# prediction earns its point: what counts is that you made it before you looked.
+
+# %% prediction="leak"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.87
+### END INSTRUCTOR
+
+# %% measure="leak" points=1
+weights = np.exp(np.append(0.0, np.full(1000, -5.0)))
+weights /= weights.sum()
+compare(prediction, weights[1:].sum())
+
+# %% [markdown] told="leak"
+# One masked key gets less than a hundredth of what the kept one gets. But there are a thousand of them, and together
+# they get most of the weight. A large negative number is a matter of how many it has to hold down, and of how large the
+# kept scores are. 0 times a thousand is 0: that is what the infinity is for.
 
 # %% [markdown] about="masked_softmax"
 # ## masked_softmax
@@ -81,6 +106,28 @@ check(masked_softmax, "masked_softmax", part="edges")
 # %% [markdown] after="masked_softmax"
 # Empty slices are a choice, not a theorem: zeros say "nothing was attended to", and add up to 0. *Harder:* write the
 # backward. What must the gradient be at a masked place, and does your formula give it when that place holds NaN?
+
+# %% [markdown] ask="late-maximum"
+# ## Predict first: a late maximum
+#
+# Logits come in two chunks. The first holds a thousand zeros: its maximum is 0 and its normalizer, the sum of the
+# exponentials measured from the maximum, is 1,000. The second chunk holds the one logit 10. What is the normalizer
+# after both?
+
+# %% prediction="late-maximum"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 1.05
+### END INSTRUCTOR
+
+# %% measure="late-maximum" points=1
+logits = np.append(np.zeros(1000), 10.0)
+compare(prediction, np.exp(logits - logits.max()).sum())
+
+# %% [markdown] told="late-maximum"
+# It falls from 1,000 to about 1.05. The maximum is now 10, every old term is measured from there, and a thousand of
+# them are worth less than a twentieth together. A normalizer is no count that only grows: it is a sum *measured from a
+# place*, and says nothing without the maximum that it goes with. That is why the two travel as a pair.
 
 # %% [markdown] about="online_softmax"
 # ## online_softmax ★
@@ -236,3 +283,30 @@ check(attention, "attention", part="edges")
 # %% [markdown] after="attention"
 # This is the loop inside FlashAttention: exact softmax attention, in memory that does not grow with the number of keys.
 # *Harder:* go over the queries in blocks as well, and skip the blocks that a causal mask hides from all of them.
+
+# %% [markdown] explain="attention"
+# ## In your own words
+#
+# A service answers questions from documents. Each user may read some of them; the scores of all others are set to -1e9,
+# softmax makes weights, and the answer is made from the weighted average of all documents. A new user, who may read
+# nothing yet, asks something, and gets an answer with another customer's figures in it. Three colleagues have a remedy
+# each: (a) set the scores to -inf; (b) set them to -inf, and replace NaN by 0 in the output; (c) refuse such users, and
+# leave the code alone. The model is also trained with this code. Answer in one paragraph: where did the figures come
+# from, what is each remedy worth, and what do you write instead?
+
+# %% [markdown] explanation="attention" points=4
+# For the new user all scores are -1e9. Softmax knows differences only, and there are none: with the maximum taken out
+# every score is 0, so all documents get the same weight, and the answer is made from the average of everything that is
+# forbidden. (a) makes NaN of this row, from -inf minus -inf. Nothing leaks, but in training the NaN of one row reaches
+# the loss, and from there nearly every weight within two steps. (b) looks right in the forward pass; in the backward
+# pass softmax multiplies by the NaN weights, so the gradients are NaN all the same, and a NaN that comes from a real
+# fault is hidden as well. (c) helps until the next way to an empty row is found, padding, say, or a document that was
+# deleted. I would give softmax harmless scores in rows where nothing is kept, set the weights of such rows to 0
+# afterwards, mask with -inf elsewhere, and keep a test with an empty row, for the output and for the gradient.
+#
+# **Rubric**
+#
+# - 1 point: equal scores give equal weights, however negative, so the forbidden documents are averaged
+# - 1 point: -inf alone gives NaN in an empty row, which spreads in training
+# - 1 point: replacing NaN afterwards cleans the forward only (the gradient stays NaN), or hides real faults
+# - 1 point: harmless input first and zeros after, with a test of an empty row

@@ -13,6 +13,7 @@
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
 
 # %% [markdown] about="numerical_gradient"
 # ## numerical_gradient
@@ -29,9 +30,9 @@ from normlab.check import check
 # | `h` | the step, a positive float |
 # | returns | a `float64` array of the shape of `x` |
 #
-# $$\frac{L(x + h\,e_i) - L(x - h\,e_i)}{2h} \quad\text{for each element } i,$$
+# $$\frac{L(x + h\,e_i) - L(x - h\,e_i)}{2h} ,$$
 #
-# where $e_i$ is 1 at element $i$ and 0 elsewhere. The quotient itself is asked for, at the `h` of the call, and not its limit.
+# for each element $i$, where $e_i$ is 1 at this element and 0 elsewhere. The quotient itself is asked for, at the `h` of the call, and not its limit.
 #
 # Take `f(x) = x**2`, `x = [3, 5]`, `dy = [1, 10]` and `h = 1`. The first slope is (16 - 4)/2 = 6, the second
 # 10 · (36 - 16)/2 = 100.
@@ -82,6 +83,40 @@ check(numerical_gradient, "numerical_gradient", part="edges")
 # You can now check any gradient of any function, without calculus, and you know what it costs: two calls for each element.
 # *Harder:* for large arrays, take one random direction `v` in place of all the $e_i$, and compare with `sum(dx * v)`. Which
 # mistakes can that miss?
+
+# %% [markdown] ask="tenfold"
+# ## Predict first: a tenfold input
+#
+# A layer norm gets an input, and a random cotangent `dy` comes back. Then it gets the same input times 10, and the same
+# `dy` comes back. By what factor does `dx` change? Write a number, run the cell, then run the one below it. Right or
+# wrong, a prediction earns its point: what counts is that you made it before you looked.
+
+# %% prediction="tenfold"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.1
+### END INSTRUCTOR
+
+# %% measure="tenfold" points=1
+import torch
+
+torch.manual_seed(0)
+x, dy = torch.randn(2, 4, 16, dtype=torch.float64)
+
+
+def gradient(x):
+    x = x.clone().requires_grad_()
+    torch.nn.functional.layer_norm(x, (16,)).backward(dy)
+    return x.grad
+
+
+compare(prediction, (gradient(10 * x).norm() / gradient(x).norm()).item())
+
+# %% [markdown] told="tenfold"
+# The output is the same as before, so to move it by as much, an input ten times as large has to be moved ten times as
+# far: its slope is a tenth. In the formula this is rstd, which is divided by 10. A norm passes small gradients to large
+# inputs and large ones to small inputs. A backward that forgets rstd has everything else right, and still is wrong by
+# this factor.
 
 # %% [markdown] about="layer_norm_backward"
 # ## layer_norm_backward ★
@@ -158,6 +193,29 @@ check(layer_norm_backward, "layer_norm_backward", part="edges")
 # %% [markdown] after="layer_norm_backward"
 # The gradient of a norm is what is left of the incoming one when everything that the norm cannot see has been taken off.
 # *Harder:* write it in one pass over each row, from the sums of g and of $g\,\hat x$ alone, as fused kernels do.
+
+# %% [markdown] ask="company"
+# ## Predict first: who gets a gradient?
+#
+# Eight examples go through a batch norm with one channel, in training mode. The loss looks at the output of the first
+# example alone. For how many of the eight inputs is the gradient different from 0?
+
+# %% prediction="company"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 8
+### END INSTRUCTOR
+
+# %% measure="company" points=1
+torch.manual_seed(0)
+x = torch.randn(8, 1, dtype=torch.float64, requires_grad=True)
+torch.nn.functional.batch_norm(x, None, None, training=True)[0].sum().backward()
+compare(prediction, int((x.grad.abs() > 1e-9).sum()))
+
+# %% [markdown] told="company"
+# All eight. The other seven helped to make the mean and the variance that the first was normalized with, so moving any
+# of them moves its output. In batch norm the examples of a batch are no strangers: the loss of one sends a gradient
+# into all. In layer norm it would stay in its own row.
 
 # %% [markdown] about="batch_norm_backward"
 # ## batch_norm_backward
@@ -300,3 +358,29 @@ check(rms_norm_backward, "rms_norm_backward", part="edges")
 # %% [markdown] after="rms_norm_backward"
 # One direction less is lost on the way back: RMS norm sees a shift of its input, and only its length is hidden from it.
 # *Harder:* the sum of the outputs is a blind test for layer norm. Find the one that is blind for RMS norm.
+
+# %% [markdown] explain="backward"
+# ## In your own words
+#
+# A colleague shows you her own backward of layer norm, written for a new machine, with three tests that are green. The
+# gradient of `y.sum()` is zero to seven digits, as theory says it must be. That of `(y**2).sum()` is near zero too, as
+# it must be. And a small network trains with it: the loss falls for 300 steps. "Theory and practice agree," she says.
+# Answer in one paragraph. What have the three tests shown? Name one mistake that could hide behind all of them, and say
+# why. Then write down, in words, the test that you would run, and how it finds the mistake that you named.
+
+# %% [markdown] explanation="backward" points=4
+# The first two tests send back cotangents that layer norm swallows: ones are the direction of the constants, and 2y is,
+# but for eps, the direction of x_hat. A right backward returns nearly nothing for them, and so does one that returns
+# always zeros, or one that projects correctly and is then off by a factor. Say rstd was forgotten. Both tests are
+# green, as any factor times zero is zero, and a network trains with it all the same, because every layer's gradient
+# still points about the right way, only with another length. So a falling loss proves little. I would take a random
+# `dy`, a random weight, a few rows with spreads of 3, of 1 and of 0.001 (there eps counts), all in float64, and compare
+# dx, dweight and dbias with PyTorch's, or with central differences at a step of about 1e-5. In the row with spread 3
+# the forgotten rstd makes dx three times too large, and the comparison fails.
+#
+# **Rubric**
+#
+# - 1 point: ones and 2y are the two directions that the norm swallows, so these tests see next to nothing
+# - 1 point: a falling loss is no proof of a right gradient
+# - 1 point: names a mistake that passes all three (rstd missing or squared, weight dropped from dx, ...), with the reason
+# - 1 point: a test with random cotangent, random weight and a trusted reference, and how it shows that mistake

@@ -11,6 +11,7 @@
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
 
 # %% [markdown] about="log_softmax"
 # ## log_softmax ★
@@ -71,6 +72,30 @@ check(log_softmax, "log_softmax", part="edges")
 # %% [markdown] after="log_softmax"
 # The log of a probability has a far larger range than the probability itself, so it is computed first and never by way of it.
 # *Harder:* apply your function to its own output. What happens, and why?
+
+# %% [markdown] ask="one-mistake"
+# ## Predict first: one confident mistake
+#
+# A classifier gives the right class the probability 0.99, in 99 rows out of 100. In the last row it is sure and wrong:
+# the right class gets one in a million there. What share of the loss of these 100 rows comes from that one row? Write a
+# number between 0 and 1, run the cell, then run the one below it. Right or wrong, a prediction earns its point: what
+# counts is that you made it before you looked.
+
+# %% prediction="one-mistake"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.93
+### END INSTRUCTOR
+
+# %% measure="one-mistake" points=1
+p = np.append(np.full(99, 0.99), 1e-6)
+surprise = -np.log(p)
+compare(prediction, surprise[-1] / surprise.sum())
+
+# %% [markdown] told="one-mistake"
+# The 99 good rows cost a hundredth of a nat each, about one nat together, and the wrong one costs nearly 14. A mean of
+# logarithms is ruled by the few rows that are most wrong. That is what makes it ask for honest probabilities, and it is
+# also why one wrong label, or one infinity, can fill a whole batch's loss.
 
 # %% [markdown] about="cross_entropy"
 # ## cross_entropy ★
@@ -135,6 +160,35 @@ check(cross_entropy, "cross_entropy", part="edges")
 # %% [markdown] after="cross_entropy"
 # The loss is a length: the nats that a code built from your model's probabilities spends on the right answer. *Harder:* add a
 # `label_smoothing` argument that agrees with PyTorch's. What is its lowest value for ten classes and 0.1?
+
+# %% [markdown] ask="padding"
+# ## Predict first: the company of padding
+#
+# The same row of logits, with the same target, stands in two batches of eight rows. In the first batch all eight rows
+# count. In the second six of the others are padding, and their targets are `ignore_index`. By what factor is the
+# gradient of this row's logits larger in the second batch?
+
+# %% prediction="padding"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 4
+### END INSTRUCTOR
+
+# %% measure="padding" points=1
+import torch
+
+logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+full = torch.tensor([3, 1, 4, 1, 0, 2, 2, 0])
+padded = torch.where(torch.arange(8) < 2, full, -100)
+(a,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, full), logits)
+(b,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, padded), logits)
+compare(prediction, (b[0].norm() / a[0].norm()).item())
+
+# %% [markdown] told="padding"
+# The loss is a mean over the rows that count. Two of them are left of eight, so each counts for a half in place of an
+# eighth. How hard a row pulls depends on how many others count beside it: a token in a short sentence that stands in a
+# batch of its own weighs more than the same token in a full batch. In your code it is one number, the one that you
+# divide by.
 
 # %% [markdown] about="cross_entropy_backward"
 # ## cross_entropy_backward
@@ -253,3 +307,28 @@ check(softmax_backward, "softmax_backward", part="edges")
 # %% [markdown] after="softmax_backward"
 # Subtract the weighted mean, multiply by the weights: a projection and a scale, and the K × K matrix is never made.
 # *Harder:* put $dy = -y_{\text{target}}/y$ into your function. You have derived `cross_entropy_backward`.
+
+# %% [markdown] explain="cross_entropy"
+# ## In your own words
+#
+# Two teams train classifiers on the same data, with 200 classes. Team A has 85 percent right, and its training loss has
+# stood at 4.31 for days. Team B has 84 percent right, and a training loss of 0.6. Team A says: "Our loss is seven times
+# theirs, so there is much left to gain. We need a larger network." Answer in one paragraph. What do you suspect, and
+# which number do you compute to test it? Why are so many answers right all the same? Would a larger network help, and
+# what will happen when the fault is mended?
+
+# %% [markdown] explanation="cross_entropy" points=4
+# I suspect a softmax at the end of team A's network, before a loss that applies its own. Then no loss can be below
+# log(e + K - 1) - 1. For 200 classes that is log(201.72) - 1 = 4.307, just what they see: by this loss they are at the
+# end, and there is nothing left to gain. The answers are right because softmax keeps the order: the largest logit has
+# the largest probability, and the second softmax does not change which is largest. A larger network cannot get below
+# the floor, since it depends on the number of classes alone. Without the extra softmax the two losses can be compared
+# at all. And training gets faster: at the start, where softmax twice divides the gradient by K, about 200 here, and
+# wherever the network is sure and wrong.
+#
+# **Rubric**
+#
+# - 1 point: suspects softmax applied twice (probabilities given to a loss that takes logits)
+# - 1 point: computes the floor for 200 classes, log(e + 199) - 1, about 4.307, and compares
+# - 1 point: accuracy does not suffer, because softmax keeps the order of the logits
+# - 1 point: a larger network cannot help; taking the layer away makes the gradients larger and the loss comparable

@@ -9,6 +9,32 @@
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="allclose"
+# ## Predict first: what does allclose see?
+#
+# A right layer norm would give, for an `x` of shape (1, 8) in `float32`, eight numbers of the same shape and dtype.
+# Three candidates differ from it. The first gives them as `float64`. The second gives them in the shape (8,). The third
+# gives each of them 0.0009 percent too large. How many of the three does `np.allclose(candidate(x), right)` accept,
+# with its default tolerances? Write a number, run the cell, then run the one below it. Right or wrong, a prediction
+# earns its point: what counts is that you made it before you looked.
+
+# %% prediction="allclose"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 3
+### END INSTRUCTOR
+
+# %% measure="allclose" points=1
+right = np.array([[-1.5, -1, -0.5, 0, 0, 0.5, 1, 1.5]], np.float32)
+answers = right.astype(np.float64), right[0], right * np.float64(1.000009)
+compare(prediction, sum(np.allclose(answer, right) for answer in answers))
+
+# %% [markdown] told="allclose"
+# All three. `allclose` compares numbers: it converts dtypes, lets NumPy stretch shapes until they fit, and allows a
+# hundred-thousandth of the value. Whoever wants the shape and the dtype right has to ask for them, in a line of their
+# own. And a tolerance that comes with a function was chosen by somebody who did not know your arithmetic.
 
 # %% [markdown] about="mutant_hunt"
 # ## mutant_hunt
@@ -19,7 +45,7 @@ from normlab.check import check
 #
 # | | |
 # |---|---|
-# | `candidate` | a function, to be called as `candidate(x, normalized_shape, weight=None, bias=None, eps=1e-5)` |
+# | `candidate` | a function, to be called as `candidate(x, normalized_shape, weight=None, bias=None, eps=1e-5)`; `normalized_shape` is a tuple, as in `candidate(x, (8,))` |
 # | returns | `True` if it is a right layer norm, `False` if it is wrong |
 #
 # Right means what the exercise `layer_norm` asks: each slice along the axes of `normalized_shape` gets mean 0 and biased
@@ -107,3 +133,29 @@ check(mutant_hunt, "mutant_hunt", part="edges")
 # %% [markdown] after="mutant_hunt"
 # A test is worth what it kills. The next time a test of yours passes, break the code once and see it fail. *Harder:* hunt with as few
 # calls of the candidate as you can. Which of your inputs kills what no other does?
+
+# %% [markdown] explain="hunt"
+# ## In your own words
+#
+# A team has written its own softmax, `softmax(x, axis=-1)`. Its test draws 10,000 matrices of 32 by 32 standard normal
+# numbers in `float64`, and compares with PyTorch's softmax over the last axis, with a tolerance of 1e-6. "Ten million
+# numbers," they say, "and every one was right." Answer in one paragraph. Is that much? Name two different mistakes that
+# their softmax could have all the same, and for each an input that shows it. How would you find out whether your new
+# test is any good, in both directions?
+
+# %% [markdown] explanation="hunt" points=4
+# Ten million numbers of one kind are about as good as one matrix: what one of them does not show, none of them shows. A
+# softmax that never subtracts the maximum passes, because no draw comes near 700; a row like [1000, 0] shows it. One
+# that ignores `axis` and always takes the last passes as well; a table with `axis=0` shows it. So does one that
+# computes in the dtype of its input: float16 logits in a row of 70,000 equal ones overflow the sum. To see whether a
+# new test is any good I break a right softmax on purpose, in these ways and others, one at a time, and see it turn red
+# each time. In the other direction I give it several right versions, which differ in the order of their operations, and
+# it has to pass all of them. The tolerance must follow the dtype: 1e-6 lets wrong float64 code through, and it would
+# refuse right float16 code, which has about three digits.
+#
+# **Rubric**
+#
+# - 1 point: numbers of the same kind show the same mistakes; it is the kind of input that counts
+# - 1 point: two different mistakes that pass this test, each with an input that shows it
+# - 1 point: breaks right code on purpose and sees the test fail
+# - 1 point: right code that rounds otherwise has to pass, with a tolerance that fits the dtype

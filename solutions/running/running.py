@@ -11,6 +11,31 @@ import torch
 from torch import nn
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="fresh"
+# ## Predict first: a layer that has seen nothing
+#
+# A new `nn.BatchNorm1d(1)`, with the weight and bias it starts with, is put into eval mode at once. It gets many
+# numbers with mean 10 and standard deviation 5. What is the standard deviation of what comes out? Write a number, run
+# the cell, then run the one below it. Right or wrong, a prediction earns its point: what counts is that you made it
+# before you looked.
+
+# %% prediction="fresh"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 5
+### END INSTRUCTOR
+
+# %% measure="fresh" points=1
+torch.manual_seed(0)
+x = 10 + 5 * torch.randn(100_000, 1)
+compare(prediction, nn.BatchNorm1d(1).eval()(x).std().item())
+
+# %% [markdown] told="fresh"
+# In eval mode the layer does not look at what it gets. It uses what it has kept, and a new layer has kept a mean of 0
+# and a variance of 1: it subtracts 0 and divides by 1, and the numbers come out as they went in. So batch norm in eval
+# mode is as good as its memory. The layer that you write next has to bring this start with it.
 
 # %% [markdown] about="BatchNorm"
 # ## BatchNorm ★
@@ -124,6 +149,32 @@ check(BatchNorm, "BatchNorm", part="edges")
 # of batch norm at test time is one of your lines. *Harder:* write a subclass that stays frozen: `model.train()` on the whole network must
 # not wake it up.
 
+# %% [markdown] ask="dead"
+# ## Predict first: a dead channel
+#
+# A linear layer is followed by a batch norm with weights of 1, eps 1e-5 and the usual bias. In all of training one of
+# its channels put out the same number for every example, so that its running variance has gone down to 0. The norm is
+# now folded into the layer. By what factor is the row of this channel multiplied?
+
+# %% prediction="dead"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 316
+### END INSTRUCTOR
+
+# %% measure="dead" points=1
+norm = nn.BatchNorm1d(1).eval()
+norm.running_var.zero_()
+with torch.no_grad():
+    step = norm(torch.tensor([[0.0], [1.0]]))  # the slope of the line that eval mode draws
+compare(prediction, (step[1] - step[0]).item())
+
+# %% [markdown] told="dead"
+# With a variance of 0 only eps is left under the root, and one over the root of 1e-5 is about 316. While the channel
+# stays dead nobody sees it: the mean takes the constant out. But the first input that wakes it is blown up 316 times,
+# and whoever stores folded weights in few bits finds one row that is hundreds of times as large as the others. It is
+# eps that decides here, so the folded layer needs the eps of the norm that it replaces.
+
 # %% [markdown] about="fold_batch_norm"
 # ## fold_batch_norm
 #
@@ -187,3 +238,31 @@ check(fold_batch_norm, "fold_batch_norm", part="edges")
 # %% [markdown] after="fold_batch_norm"
 # At test time batch norm costs nothing: it is gone. *Harder:* do the same for a convolution's weight, (out, in, height, width). Then try the
 # other order, batch norm first and a linear layer after it.
+
+# %% [markdown] explain="running"
+# ## In your own words
+#
+# A colleague has trained a network of linear layers, each followed by batch norm, on ten classes. He tries it on 500
+# shuffled test examples in one batch: 94 percent right. In use, examples come one at a time, and the program stops:
+# "Expected more than 1 value per channel when training". So he sends 16 copies of the one example. No error now, but
+# the answer is the same class every time, whatever the example. He adds `torch.no_grad()`, and nothing changes. Then he
+# saves the network. Answer him in one paragraph. What did the layer do with the 16 copies? What about the 94 percent,
+# and `no_grad`? What is he to do, and is the file that he saved still good?
+
+# %% [markdown] explanation="running" points=4
+# Your network was never switched to eval mode: the error message says "when training". In training mode each layer
+# takes mean and variance from the batch that it gets. In a batch of 16 copies every channel is constant, so the mean is
+# the example itself, the deviations are all 0, and what is left after the first norm is its bias. That is the same for
+# every example, so the network gives one and the same answer. The 94 percent were measured in training mode as well:
+# each example was judged by a mean and a variance that 499 others helped to make, in a well-mixed batch, so this is not
+# the number of the network in use. `no_grad` stops gradients, and the running statistics are not moved by gradients:
+# each call in training mode has moved them, and the copies pulled the running variances of the first norm to 0. So the
+# file is spoiled. Take the one from before these calls (or forward some training batches to rebuild the statistics),
+# call `model.eval()`, and measure again, one example at a time.
+#
+# **Rubric**
+#
+# - 1 point: training mode: the batch's own statistics, which for copies leave nothing but the bias
+# - 1 point: the 94 percent depend on the company of a large, mixed batch and are not what eval mode gives
+# - 1 point: no_grad does not stop the running statistics, so the copies have changed what was saved
+# - 1 point: says what to do: eval mode, and the older file or rebuilt statistics

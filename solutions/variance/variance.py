@@ -11,6 +11,30 @@
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="counter"
+# ## Predict first: a counter
+#
+# A sum starts at 0, in `float32`, and 1 is added to it twenty million times. Where does it stand in the end? Write a
+# number, run the cell, then run the one below it. Right or wrong, a prediction earns its point: what counts is that you
+# made it before you looked.
+
+# %% prediction="counter"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 16_777_216
+### END INSTRUCTOR
+
+# %% measure="counter" points=1
+total = np.add.accumulate(np.ones(20_000_000, np.float32))[-1]  # one after another
+compare(prediction, float(total))
+
+# %% [markdown] told="counter"
+# It stops at 16,777,216, which is two to the power of 24. From there on the distance to the next `float32` is 2, and
+# half of a step is rounded away: adding 1 changes nothing, however often it is done. Here all the numbers are whole and
+# harmless. It is the sum that has grown too large for what is added to it, and the same happens to the sum of your
+# squares.
 
 # %% [markdown] about="two_pass_variance"
 # ## two_pass_variance
@@ -150,6 +174,28 @@ check(welford, "welford", part="edges")
 # Three numbers are all that a variance has to remember, and they never hold anything as large as the sum of squares.
 # *Harder:* forget a value again: write the step that takes the oldest value out, for a window that slides.
 
+# %% [markdown] ask="straggler"
+# ## Predict first: a straggler
+#
+# One device has a thousand values with mean 0 and variance 1. Another has a single value, and it is 100. What is the
+# variance (over n) of all 1,001 values?
+
+# %% prediction="straggler"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 11
+### END INSTRUCTOR
+
+# %% measure="straggler" points=1
+values = np.random.default_rng(0).standard_normal(1000)
+values = (values - values.mean()) / values.std()
+compare(prediction, np.append(values, 100).var())
+
+# %% [markdown] told="straggler"
+# About 11, where both parts alone have 1 and 0. The single value has no spread of its own, and all that it adds is
+# distance: 100 squared, spread over 1,001 values, is nearly 10. An average of the two variances, by counts or not,
+# cannot be larger than 1. What is missing there is the third term of the formula below.
+
 # %% [markdown] about="merge_statistics"
 # ## merge_statistics ★
 #
@@ -219,3 +265,32 @@ check(merge_statistics, "merge_statistics", part="edges")
 # %% [markdown] after="merge_statistics"
 # Statistics of parts add up to those of the whole, in any order and any grouping, as long as the counts come along.
 # *Harder:* merge three-part statistics `(n, mean, m2, m3)`, where `m3` is the sum of the cubed distances.
+
+# %% [markdown] explain="variance"
+# ## In your own words
+#
+# A day of log lines has a column of times, in seconds since 1970: they lie near 1.7 billion, and their true standard
+# deviation is 25,000. The column is stored in `float32`. Before it goes into a network it is standardized, with E[x²] -
+# E[x]², and NaN comes out. Four colleagues have a remedy each: (a) set negative variances to 0; (b) use Welford's
+# method, in `float32`; (c) turn the stored column into `float64` and take two passes; (d) subtract the time of the
+# first line when the file is read, and only then turn it into `float32`. Answer in one paragraph: where does the NaN
+# come from, and what is each remedy worth? (Near 1.7 billion the `float32` numbers are 128 apart.)
+
+# %% [markdown] explanation="variance" points=4
+# The squares lie near 3e18, where `float32` numbers are more than 1e11 apart. The variance that is to be what remains
+# is 6e8, hundreds of times smaller than one such step: none of its digits can survive, the difference is rounding, here
+# a negative one, and the root of it is NaN. (a) takes the NaN away and not the fault: where it clips, the deviations
+# are divided by the root of eps and come out millions of times too large. (b) squares only distances, which is right,
+# and gives nearly 25,000, but its mean is a `float32` near 1.7 billion and moves in steps of 128, so once delta / n is
+# less than half a step it stands still, a good way from the truth. (c) computes the variance of what is stored, as
+# exactly as one could wish, and since 128 is little beside 25,000 that is good enough for standardizing; but two lines
+# within the same 128 seconds have become the same number, and no algorithm brings that back. (d) is the best: the
+# distances from the first line are small numbers, which `float32` holds to a hundredth of a second, and a shift does
+# not change a variance.
+#
+# **Rubric**
+#
+# - 1 point: cancellation: squares so large that their spacing exceeds the variance itself
+# - 1 point: clipping removes the NaN and leaves a wrong scale
+# - 1 point: tells arithmetic from storage: (b) and (c) compute better, and what was rounded when it was stored stays lost
+# - 1 point: (d) keeps the digits, because it subtracts before it rounds, and a shift leaves the variance as it is

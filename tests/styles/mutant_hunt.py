@@ -72,6 +72,7 @@ def as_assertions(candidate):
         for eps in (1e-5, 1.0):
             compare(x, (8,), w, b, eps)
         compare(x, (8,))
+        compare(x, 8)  # a number for a shape of one axis, as torch.nn.LayerNorm takes it
         compare(x / 500, (8,))
         compare(x, (8,), w)
         compare(x, (8,), None, b)
