@@ -7,7 +7,8 @@
 #
 # The three backward functions get what the forward pass got, and `dy`. They compute mean and rstd anew, with the biased
 # variance and eps under the root; `float16` is computed in `float32`; the answers have the dtype of `x`; and nothing that is
-# given is changed. Where a text is silent, PyTorch's gradient decides.
+# given is changed. Where a text is silent, PyTorch's gradient decides. It may be compared with, as you like, but not called:
+# a check refuses an answer that leaves the work to autograd.
 
 # %% setup=true
 import numpy as np

@@ -5,7 +5,8 @@
 # with them.
 #
 # In all of them `float16` is computed in `float32`, arrays come back in the dtype of the first argument, and the inputs
-# stay as they were. Where a text is silent, PyTorch's function of the same name decides.
+# stay as they were. Where a text is silent, PyTorch's function of the same name decides. The gradients are yours to derive: a
+# check refuses an answer that leaves them to autograd.
 
 # %% setup=true
 import numpy as np
