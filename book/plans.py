@@ -21,6 +21,7 @@ from normlab.mistakes import MISTAKES
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS_A_MINUTE = 200
+APART = ("Before and after", "Appendix")  # parts of _toc.yml that are no chapters
 CODE = re.compile(r"^```\{code-cell\}.*?^```$", re.DOTALL | re.MULTILINE)
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -51,12 +52,14 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Session:
-    """One session of a plan: stems of chapters, and names of exercises begun in class or left for home."""
+    """One session of a plan: stems of chapters, names of exercises begun in class or left for home, and minutes of work
+    on something larger."""
 
     week: int
     chapters: str
     in_class: str = ""
     at_home: str = ""
+    project: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,9 @@ def read_chapter(stem, part):
 
 
 def chapters():
-    """{stem: Chapter} in the order of _toc.yml, without front page and appendix."""
+    """{stem: Chapter} in the order of _toc.yml, without front page, inventory and appendix."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    found = [(c["file"], p["caption"]) for p in toc["parts"] if p["caption"] != "Appendix" for c in p["chapters"]]
+    found = [(c["file"], p["caption"]) for p in toc["parts"] if p["caption"] not in APART for c in p["chapters"]]
     return {file.split("/")[-1]: read_chapter(file.split("/")[-1], part) for file, part in found}
 
 
@@ -107,7 +110,8 @@ def present(plan, course, names=EXERCISES):
         return " ".join(word for word in words.split() if word in known)
 
     sessions = [
-        Session(s.week, keep(s.chapters, course), keep(s.in_class, names), keep(s.at_home, names)) for s in plan
+        Session(s.week, keep(s.chapters, course), keep(s.in_class, names), keep(s.at_home, names), s.project)
+        for s in plan
     ]
     return [s for s in sessions if s.chapters]
 
@@ -149,8 +153,9 @@ def time_in_class(plan, number, course, minutes):
 
 
 def time_at_home(s, course, minutes):
-    """Minutes after a session: reading its chapters, and the exercises left for home."""
-    return sum(course[stem].reading for stem in s.chapters.split()) + sum(map(minutes.exercise, s.at_home.split()))
+    """Minutes after a session: reading its chapters, the exercises left for home, and the project."""
+    reading = sum(course[stem].reading for stem in s.chapters.split())
+    return reading + sum(map(minutes.exercise, s.at_home.split())) + s.project
 
 
 def weeks(plan, course, minutes, class_length):
@@ -239,7 +244,7 @@ def plan_cards(plan, course, minutes, live, unit):
             ("chapters", ", ".join(link(stem, course[stem].title) for stem in stems)),
             ("in class", with_exercises(f"{in_class}: {votes} vote{'s' * (votes != 1)}", s.in_class)),
             ("live", "; ".join(live[stem] for stem in stems)),
-            ("at home", with_exercises(f"{at_home}: read", s.at_home)),
+            ("at home", with_exercises(f"{at_home}: read{', and the notebook' * bool(s.project)}", s.at_home)),
             ("for more", exercise_links(more)),
         ]
         items.append((title, facts))

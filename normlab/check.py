@@ -68,11 +68,11 @@ def _refusal(bench, candidate, part):
     else:
         return _remembers(bench, candidate, outcomes)
     if isinstance(outcome.error, NotImplementedError):
-        return closed(f"{exercise.name} {fault}"), None
+        return closed(f"{exercise.function} {fault}"), None
     expected = f"on {case.kind}, {case.expect or exercise.expect}; yours"
     if outcome.stopped or outcome.mutated:
         return closed(
-            f"{exercise.name}: on {case.kind}, yours {fault}"
+            f"{exercise.function}: on {case.kind}, yours {fault}"
         ), MUTATES_INPUT if outcome.mutated else outcome.slug
     everywhere = _run_on(exercise.cases, outcomes, candidate, bench)
     mistake = bench.name(everywhere, case)
@@ -81,8 +81,8 @@ def _refusal(bench, candidate, part):
         mistake = bench.name(here, case, fewest=2, noisy_too=False)
     if mistake:
         what = f"{fault}; it {mistake.sentence}" if exercise.explain else mistake.sentence
-        return closed(f"{exercise.name}: {expected} {what}"), mistake.slug
-    return closed(f"{exercise.name}: {expected if explain else f'on {case.kind}, yours'} {fault}"), None
+        return closed(f"{exercise.function}: {expected} {what}"), mistake.slug
+    return closed(f"{exercise.function}: {expected if explain else f'on {case.kind}, yours'} {fault}"), None
 
 
 def _remembers(bench, candidate, outcomes):
@@ -99,11 +99,11 @@ def _remembers(bench, candidate, outcomes):
     if same and (fault or exercise.returns == "samples"):
         fault = "repeats the answer of an earlier call: keep nothing between calls"
     if fault:
-        return closed(f"{exercise.name}: on {again.kind}, yours {fault}"), None
+        return closed(f"{exercise.function}: on {again.kind}, yours {fault}"), None
     for earlier, before in outcomes.items():
         if not _identical(found(before.value, np.ndarray), before.kept):
             fault = "changes its answer when it is called again: return a new array each time"
-            return closed(f"{exercise.name}: on {earlier.kind}, yours {fault}"), None
+            return closed(f"{exercise.function}: on {earlier.kind}, yours {fault}"), None
     return None
 
 
@@ -150,7 +150,7 @@ def _run_on(wanted, known, candidate, bench, seconds=10.0):
 def _bad_call(candidate, exercise):
     """What keeps the candidate from being called as the exercise says, or None."""
     if not callable(candidate):
-        return f"{exercise.name}: check needs the function itself, and was given {named_type(candidate)}."
+        return f"{exercise.function}: check needs the function itself, and was given {named_type(candidate)}."
     try:
         signature = inspect.signature(candidate)
     except Exception:  # some built-in functions have none: the first call will tell
@@ -165,7 +165,7 @@ def _bad_call(candidate, exercise):
         try:
             signature.bind(*call[0], **call[1])
         except TypeError:
-            return f"{exercise.name}: the signature is to be {exercise.signature}; yours takes {signature}."
+            return f"{exercise.function}: the signature is to be {exercise.signature}; yours takes {signature}."
     return None
 
 
@@ -182,7 +182,7 @@ def check(candidate, exercise=None, part=None):
     except ValueError as error:
         raise CheckFailed(closed(str(error))) from None
     if wanted.torch_exercise and exercises.torch_or_none() is None:
-        raise CheckFailed(f"{wanted.name}: this is an exercise in PyTorch, which is not installed here.")
+        raise CheckFailed(f"{wanted.function}: this is an exercise in PyTorch, which is not installed here.")
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
     with np.errstate(all="ignore"):  # whatever the caller has set: wrong answers overflow
@@ -190,7 +190,7 @@ def check(candidate, exercise=None, part=None):
     if refusal:
         raise CheckFailed(*refusal)
     count = sum(part in (None, case.part) for case in wanted.cases)
-    print(f"{wanted.name}{f', {part}' if part else ''}: right on {count} of {count} kinds of input.")
+    print(f"{wanted.function}{f', {part}' if part else ''}: right on {count} of {count} kinds of input.")
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -206,10 +206,11 @@ def _function(path, name):
 
 def _judge(name, path):
     """The verdict on one file: (accepted, checkable, sentence, slug)."""
+    function = exercises.find(name).function
     try:
-        candidate = _function(path, name)
+        candidate = _function(path, function)
     except Unloadable as error:
-        return False, False, f"{name}: the file {error}.", None
+        return False, False, f"{function}: the file {error}.", None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             check(candidate, name)
@@ -266,6 +267,7 @@ def main(argv=None):
     parser.add_argument("--list", action="store_true", help="name the exercises, one a line")
     parser.add_argument("--all", action="store_true", help="check every exercise of one FILE, and print a table")
     parser.add_argument("--bench", action="store_true", help="with --all: time what is accepted beside PyTorch")
+    parser.add_argument("--list-variants", action="store_true", help="name the variants of exercises, each with a word")
     options = parser.parse_intermixed_args(argv)  # --json may stand anywhere
     if options.list:
         print("\n".join(exercises.EXERCISES))
@@ -276,6 +278,11 @@ def main(argv=None):
         if options.exercise is None or options.files:
             parser.error("--all takes one file and nothing else")
         return _main_all(Path(options.exercise), options)
+    if options.list_variants:
+        from normlab import variants  # few ask for them
+
+        print("\n".join(f"{variant.name}  {variant.statement}" for variant in variants.every_variant()))
+        return 0
     if options.exercise is None:
         parser.error("name an exercise and a file, or --list")
     try:

@@ -30,7 +30,9 @@ class Exercise:
     "samples", judged by their frequencies; "verdicts", a list of True and False; or a (name, kind) for each part of a
     tuple. `drive` uses the candidate where calling it is not enough: it gets the candidate and the case's arguments,
     and what it returns is judged. `explain(args, truth, value)` puts a wrong answer of the right kind into words, as a
-    verb phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them.
+    verb phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them. `mistakes`
+    are the known mistakes of a variant, whose name has its conventions behind a colon; those of the others stand in
+    mistakes.py.
     """
 
     name: str
@@ -46,11 +48,17 @@ class Exercise:
     drive: Callable = call
     explain: Callable | None = None
     may_call: tuple = ()
+    mistakes: tuple | None = None
+
+    @property
+    def function(self):
+        """The name of the function to write."""
+        return self.name.partition(":")[0]
 
     @cached_property
     def signature(self):
         """The signature to write, as text: `softmax(x, axis=-1)`."""
-        return f"{self.name}{inspect.signature(self.signature_of)}"
+        return f"{self.function}{inspect.signature(self.signature_of)}"
 
     @property
     def pieces(self):

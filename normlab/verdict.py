@@ -306,6 +306,7 @@ class Bench:
     def __init__(self, exercise, seed):
         self.exercise, self.seed = exercise, seed
         self.hidden = seed != b"public"
+        self.mistakes = MISTAKES[exercise.name] if exercise.mistakes is None else exercise.mistakes
         self._right, self._mistakes = {}, {}
 
     def right(self, case):
@@ -317,7 +318,7 @@ class Bench:
         """Computes what forked children then share."""
         for case in self.exercise.cases:
             self.right(case)
-            for mistake in MISTAKES[self.exercise.name] if mistakes_too else ():
+            for mistake in self.mistakes if mistakes_too else ():
                 for number in range(1 + len(mistake.variants)):
                     self.told_apart(mistake, number, case)
 
@@ -339,7 +340,7 @@ class Bench:
         It must explain the failure on the case `first`, and be told apart by at least `fewest` cases; of several, it is
         the one told apart by most. None if there is none."""
         best, most = None, fewest - 1
-        for mistake in MISTAKES[self.exercise.name]:
+        for mistake in self.mistakes:
             if mistake.noisy and not noisy_too:
                 continue
             for number in range(1 + len(mistake.variants)):

@@ -68,7 +68,8 @@ def entries(glossary):
 @pytest.fixture(scope="session")
 def chapters(repo):
     toc = yaml.safe_load((repo / "_toc.yml").read_text(encoding="utf-8"))
-    files = [c["file"] for part in toc["parts"] if part["caption"] != "Appendix" for c in part["chapters"]]
+    apart = ("Before and after", "Appendix")
+    files = [c["file"] for part in toc["parts"] if part["caption"] not in apart for c in part["chapters"]]
     return {file.split("/")[-1]: (repo / f"{file}.md").read_text(encoding="utf-8") for file in files}
 
 

@@ -266,7 +266,7 @@ def test_release_publishes_no_answer(repo):
 
 
 def execute(repo, tree, stem, folder, **options):
-    """{grade_id: cell} of a notebook that ran in a folder with all others beside its own: the capstone collects them."""
+    """{grade_id: cell} of a notebook that ran, with all others in folders beside it: the capstone collects them."""
     for source in (repo / tree).glob("*/*.ipynb"):
         (folder / source.stem).mkdir()
         shutil.copy(source, folder / source.stem)

@@ -63,8 +63,10 @@ def grade_id(metadata):
     return f"check-{name}-{metadata.get('part')}" if marker == "check" else f"{marker}-{name}"
 
 
-def expand(source, stem):
-    """The instructor's notebook of one source text. Errors: SourceError with everything that is wrong."""
+def expand(source, stem, exercises=None):
+    """The instructor's notebook of one source text. `exercises` {name in the markers: Exercise}, the course's own when
+    None. Errors: SourceError with everything that is wrong."""
+    exercises = EXERCISES if exercises is None else exercises
     cells, ids, wrong = [], set(), []
     plain = 0
     for cell in jupytext.reads(source, fmt="py:percent").cells:
@@ -75,7 +77,7 @@ def expand(source, stem):
             identity = f"{stem}-{plain}"
             nbgrader = None
         else:
-            wrong += faults(cell, stem)
+            wrong += faults(cell, stem, exercises)
             own = "solution" in metadata or "explanation" in metadata
             graded = any(marker in metadata for marker in GRADED)
             nbgrader = {"grade": graded, "grade_id": identity, "locked": not own}
@@ -91,7 +93,7 @@ def expand(source, stem):
         summary = next((FOLDED[marker] for marker in FOLDED if marker in metadata), None)
         source = folded(summary, cell.source) if summary else cell.source
         cells.append(make(source, id=identity, metadata={"nbgrader": nbgrader} if nbgrader else {}))
-    wrong += missing(ids, stem)
+    wrong += missing(ids, stem, exercises)
     if wrong:
         raise SourceError("\n".join(f"solutions/{stem}/{stem}.py: {sentence}." for sentence in wrong))
     return new_notebook(cells=cells, metadata=KERNEL)
@@ -102,7 +104,7 @@ def folded(summary, text):
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
-def faults(cell, stem):
+def faults(cell, stem, exercises):
     """What is wrong with one marked cell."""
     metadata, code = cell.metadata, cell.cell_type == "code"
     markers = [m for m in MARKERS if m in metadata]
@@ -119,7 +121,7 @@ def faults(cell, stem):
         what = f"check of {name}, {metadata.get('part')}," if marker == "check" else f"cell {grade_id(metadata)}"
         yield f"the {what} needs points: points=12"
     if marker in OF_EXERCISES:
-        yield from faults_of_exercise(cell, marker, name, stem)
+        yield from faults_of_exercise(cell, marker, name, stem, exercises)
     if marker in OF_EXPLANATIONS and name != stem:
         yield f"{marker}={name!r} is to have the name of the chapter, {stem}"
     if marker == "prediction" and not PREDICTION.fullmatch(cell.source):
@@ -130,12 +132,12 @@ def faults(cell, stem):
         yield f"the rubric of {name} needs lines '- 1 point: ...' that add up to its points, {points}"
 
 
-def faults_of_exercise(cell, marker, name, stem):
+def faults_of_exercise(cell, marker, name, stem, exercises):
     """What is wrong with a cell that belongs to an exercise."""
-    if name not in EXERCISES:
+    if name not in exercises:
         yield f"{marker}={name!r} names no exercise of normlab/exercises.py"
-    elif EXERCISES[name].stem != stem:
-        yield f"{marker}={name!r} is an exercise of the chapter {EXERCISES[name].stem}"
+    elif exercises[name].stem != stem:
+        yield f"{marker}={name!r} is an exercise of the chapter {exercises[name].stem}"
     if marker == "solution":
         lines = [line.strip() for line in cell.source.splitlines()]
         marks = [line for line in lines if line in (BEGIN, END)]
@@ -147,19 +149,20 @@ def faults_of_exercise(cell, marker, name, stem):
         part = cell.metadata.get("part")
         if part not in PARTS:
             yield f"a check of {name} has the part {part!r}, which is none of {', '.join(PARTS)}"
-        call = f'check({name}, "{name}", part="{part}")'
+        full = exercises[name].name if name in exercises else name  # a variant's has its conventions in it
+        call = f'check({name}, "{full}", part="{part}")'
         if cell.source != call:
             yield f"the check of {name}, {part}, is to be the one line {call}"
 
 
-def missing(ids, stem):
+def missing(ids, stem, exercises):
     """The cells that the exercises, predictions and the explanation of a chapter lack. Exercises without any cell are
     `untold`'s."""
     if "setup" not in ids:
         yield "no cell is marked setup=true"
     groups = {
         name: [f"about-{name}", name, *(f"check-{name}-{part}" for part in PARTS), f"hints-{name}", f"after-{name}"]
-        for name in (e.name for e in EXERCISES.values() if e.stem == stem)
+        for name in (name for name, e in exercises.items() if e.stem == stem)
     }
     groups[f"the explanation of {stem}"] = [f"{marker}-{stem}" for marker in OF_EXPLANATIONS]
     starts = tuple(f"{marker}-" for marker in OF_PREDICTIONS)
