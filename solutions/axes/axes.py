@@ -6,11 +6,38 @@
 #
 # In all of them the variance is the biased one, eps stands under the root, `float16` is computed in `float32`, the answer has
 # the shape and dtype of `x`, and `x` stays as it was. Where a text is silent, PyTorch's function of the same name decides.
+#
+# Write in the cell that says *your code here*, run it, then run the check cells under it.
 
 # %% setup=true
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="parameters"
+# ## Predict first
+#
+# Images have 64 channels and 28 times 28 positions. `nn.GroupNorm(1, 64)` and `nn.LayerNorm((64, 28, 28))` share one
+# mean among the very same elements: all of an image. The group norm learns 128 numbers, a weight and a bias for each
+# channel. How many does the layer norm learn? Write a number, run the cell, then the one below it.
+
+# %% prediction="parameters"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 100_000
+### END INSTRUCTOR
+
+# %% measure="parameters" points=1
+import torch
+
+layer = torch.nn.LayerNorm((64, 28, 28))
+compare(prediction, sum(parameter.numel() for parameter in layer.parameters()))
+
+# %% [markdown] told="parameters"
+# Two for each of the 50,176 elements of an image. PyTorch's layer norm gives a weight of its own to every element of
+# `normalized_shape`, so this one knows where in the image a pixel lies, and takes images of that one size alone. Which
+# elements share a mean and which share a weight are two separate decisions. Watch both below.
 
 # %% [markdown] about="batch_norm"
 # ## batch_norm ★
@@ -30,7 +57,8 @@ from normlab.check import check
 # The batch `[[1, 10], [3, 30]]` has two channels, with the values 1, 3 and 10, 30. Each becomes -1, 1 (without eps). With weight
 # `[2, 1]` and bias `[0, 5]` the answer is `[[-2, 4], [2, 6]]`.
 #
-# For images, (N, C, H, W), a channel's statistics run over N, H and W: that is N·H·W values for one mean.
+# For images, (N, C, H, W), a channel's statistics run over N, H and W: that is N·H·W values for one mean. A single
+# example is fine as long as it has more than one position.
 
 
 # %% solution="batch_norm"
@@ -156,7 +184,7 @@ check(layer_norm, "layer_norm", part="edges")
 # | `weight`, `bias` | arrays of shape (C,), each may be `None` by itself |
 # | `eps` | added to the variance, under the root |
 # | returns | $\hat x \cdot$ weight + bias, an array like `x` |
-# | raises | `ValueError` when there is only one position per channel |
+# | raises | `ValueError` when a channel has only one position in all, or `x` no axis of positions |
 #
 # One example, two channels, two positions, `[[[1, 3], [10, 30]]]`: each channel becomes -1, 1 (without eps). The contrast of
 # an image channel is gone, and what is left is its pattern.
@@ -276,6 +304,28 @@ check(group_norm, "group_norm", part="edges")
 # With one group per channel this is instance norm; with a single group it is what the GroupNorm paper calls layer norm, which
 # is *not* what a transformer calls so. *Harder:* show with one input that the two layer norms differ.
 
+# %% [markdown] ask="offset"
+# ## Predict: far from zero
+#
+# A token has two features, 1000 and 1001. After layer norm they are -1 and 1: two apart. How far apart are they after
+# RMS norm?
+
+# %% prediction="offset"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.001
+### END INSTRUCTOR
+
+# %% measure="offset" points=1
+token = torch.tensor([1000.0, 1001.0], dtype=torch.float64)
+low, high = torch.nn.functional.rms_norm(token, (2,))
+compare(prediction, (high - low).item())
+
+# %% [markdown] told="offset"
+# Both are divided by about 1000, so they end near 1, a thousandth apart. RMS norm keeps the mean. What all features of
+# a token have in common stays, and if it is large, the differences between the features drown in it. Where the mean is
+# small beside the spread, the two norms are nearly one.
+
 # %% [markdown] about="rms_norm"
 # ## rms_norm
 #
@@ -336,5 +386,31 @@ check(rms_norm, "rms_norm", part="edges")
 # </details></details></details>
 
 # %% [markdown] after="rms_norm"
-# RMS norm keeps the mean and costs one reduction less; large language models since 2023 mostly use it. *Harder:* apply it
-# to an input that is centred already. What have you computed?
+# RMS norm keeps the mean and costs one reduction less; many large language models since 2023, LLaMA among them, use it.
+# *Harder:* apply it to an input that is centred already. What have you computed?
+
+# %% [markdown] explain="axes"
+# ## In your own words
+#
+# A network works on images of shape (2, 64, 512, 512): they are so large that only two fit into a batch. It uses batch
+# norm, and the result for one image depends on the other. Colleague A says: "Take layer norm, as transformers do."
+# Colleague B says: "Take group norm with one group, that is the same thing." Answer both in one paragraph. How many
+# elements share a mean under batch norm, under A's and under B's? Do the two mean the same? And suppose that there is a
+# reflection in one image: at a single position, all 64 channels are 3 times as large. Which of the three norms hides it
+# from the next layer, and why do the others not?
+
+# %% [markdown] explanation="axes" points=4
+# Batch norm pools a channel through both images: 2 times 512 times 512 is 524,288 elements for one mean, and because
+# the pool holds both images, each output depends on the other image. A transformer's layer norm pools the channels of
+# one position: 64 elements, and half a million means. Group norm with one group pools a whole image: 64 times 512 times
+# 512, nearly 16.8 million elements, and two means. So A and B do not mean the same, although both get rid of the other
+# image. The reflection multiplies one whole pool of A's by 3, and a norm forgets the scale of its pool (but for eps),
+# so A's norm hides it. For batch norm and B's it is a small part of a large pool, one position of half a million, or of
+# a quarter of a million: the mean and the spread hardly move, and the position stands out as it did before.
+#
+# **Rubric**
+#
+# - 1 point: the sizes of the pools, 524,288 and 64 and 16,777,216 (or the right products)
+# - 1 point: A and B differ, one pools a position's channels and the other the whole image; neither sees the other image
+# - 1 point: the position is a whole pool of A's, and a norm forgets the scale of its pool: A's hides the reflection
+# - 1 point: in a large pool the position hardly moves the statistics, so batch norm and B's let it stand out

@@ -7,11 +7,38 @@
 # In all of them the answer has the shape and dtype of `x`, and `x` stays as it was. `float16` is computed in `float32` and
 # turned back at the end: sums and squares of a few hundred overflow it. A NaN makes its slice NaN, but for `min_max`, where
 # nothing is asked.
+#
+# Write in the cell that says *your code here*, run it, then run the check cells under it: you are right, or you read in
+# one sentence what is wrong.
 
 # %% setup=true
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="winner"
+# ## Predict first
+#
+# Four parties have 10, 20, 30 and 40 votes. Divided by their sum, which is L1, these are the shares 0.1, 0.2, 0.3 and
+# 0.4. What share does softmax give to the party with 40? Write a number between 0 and 1, run the cell, then the one
+# below it.
+
+# %% prediction="winner"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 1
+### END INSTRUCTOR
+
+# %% measure="winner" points=1
+votes = np.array([10.0, 20.0, 30.0, 40.0])
+compare(prediction, float(np.exp(40.0) / np.exp(votes).sum()))
+
+# %% [markdown] told="winner"
+# Nearly everything. L1 looks at ratios: 40 is a third more than 30. Softmax looks at differences: 40 is ten more than
+# 30, so it gets $e^{10}$ times the weight, which is about 22,000 times. Count the same votes in thousands, 0.01 to
+# 0.04, and softmax makes the four nearly equal, while the L1 shares stay what they are. Both add up to 1; only one is
+# an election result.
 
 # %% [markdown] about="normalize_l1"
 # ## normalize_l1
@@ -27,13 +54,16 @@ from normlab.check import check
 # | `eps` | the smallest number to divide by |
 # | returns | an array of the same shape and dtype |
 #
-# $$y = \frac{x}{\max(\lVert x \rVert_1,\ \varepsilon)}, \qquad \lVert x \rVert_1 = \sum_i |x_i|$$
+# $$\begin{gathered}
+# y = \frac{x}{\max(\lVert x \rVert_1,\ \varepsilon)}, \\
+# \lVert x \rVert_1 = \sum_i |x_i|
+# \end{gathered}$$
 #
 # `[1, -3]` has absolute values 1 and 3, which add up to 4: the answer is `[0.25, -0.75]`. Its absolute values add up
 # to 1; its values do not, because one is negative.
 #
-# This is `torch.nn.functional.normalize(x, p=1)`. A slice of zeros stays zero. In `float16` the eps of 1e-12 would be 0, so
-# norm and eps are `float32` for `float16` input, and have the dtype of `x` otherwise.
+# This is `torch.nn.functional.normalize(x, p=1, dim=axis)`. A slice of zeros stays zero. In `float16` the eps of 1e-12
+# would be 0, so norm and eps are `float32` for `float16` input, and have the dtype of `x` otherwise.
 
 
 # %% solution="normalize_l1"
@@ -90,11 +120,16 @@ check(normalize_l1, "normalize_l1", part="edges")
 # | `eps` | the smallest number to divide by |
 # | returns | an array of the same shape and dtype |
 #
-# $$y = \frac{x}{\max(\lVert x \rVert_2,\ \varepsilon)}, \qquad \lVert x \rVert_2 = \sqrt{\sum_i x_i^2}$$
+# $$\begin{gathered}
+# y = \frac{x}{\max(\lVert x \rVert_2,\ \varepsilon)}, \\
+# \lVert x \rVert_2 = \sqrt{\sum_i x_i^2}
+# \end{gathered}$$
 #
 # `[3, -4]` has length 5, so the answer is `[0.6, -0.8]`: the same direction, length 1.
 #
-# This is `torch.nn.functional.normalize(x)`. Mind `float16` again: 300 squared does not fit.
+# This is `torch.nn.functional.normalize(x, dim=axis)`. (Without `dim` PyTorch takes axis 1, which is the last axis of a
+# table and the *tokens'* axis of a batch of sequences.) Eps bounds the length itself, not its square. Mind `float16`
+# again: 300 squared does not fit.
 
 
 # %% solution="normalize_l2"
@@ -136,6 +171,30 @@ check(normalize_l2, "normalize_l2", part="edges")
 # of the root *sum* of squares, and you have RMS norm, up to a factor of $\sqrt n$. *Harder:* check that claim on a
 # vector of your own, and say what happens to the two eps.
 
+# %% [markdown] ask="salaries"
+# ## Predict: one slip of the keyboard
+#
+# A column holds 1,000 salaries between 20,000 and 80,000. One of them was typed with three zeros too many and stands
+# there as 40,000,000. Min-max brings the column to the range from 0 to 1. What is the largest value among the *other*
+# 999?
+
+# %% prediction="salaries"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.0015
+### END INSTRUCTOR
+
+# %% measure="salaries" points=1
+salaries = np.linspace(20_000, 80_000, 1000)
+salaries[500] = 40_000_000
+scaled = (salaries - salaries.min()) / (salaries.max() - salaries.min())
+compare(prediction, float(np.sort(scaled)[-2]))
+
+# %% [markdown] told="salaries"
+# 60,000 of 39,980,000: all the honest salaries share the lowest 0.15 percent of the range, and a model that reads the
+# column sees 999 zeros and a one. Two elements decide what min-max does to all, and an outlier is always one of the
+# two. Who has such data clips them first, or takes quantiles in place of the extremes.
+
 # %% [markdown] about="min_max"
 # ## min_max
 #
@@ -152,7 +211,8 @@ check(normalize_l2, "normalize_l2", part="edges")
 # $$y = \frac{x - \min x}{\max x - \min x}$$
 #
 # `[2, 4, 3]` becomes `[0, 1, 0.5]`. The smallest value becomes 0 and the largest 1, *exactly*: a small number added to
-# the denominator would spoil that.
+# the denominator would spoil that. In `float16` the *range* can overflow where no value does: from -60,000 to 60,000 is
+# 120,000, and the largest `float16` is 65,504.
 
 
 # %% solution="min_max"
@@ -208,7 +268,9 @@ check(min_max, "min_max", part="edges")
 # | `eps` | a small positive number, added to the variance under the root |
 # | returns | an array of the same shape and dtype |
 #
-# $$y = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \qquad \text{mean and (biased) variance along the axis}$$
+# $$y = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}$$
+#
+# Mean and (biased) variance are those of the slice.
 #
 # The rows of `[[1, 3], [10, 30]]` become `[-1, 1]` both (without eps): each row has its own mean and its own scale.
 #
@@ -254,3 +316,28 @@ check(z_score, "z_score", part="edges")
 # %% [markdown] after="z_score"
 # One argument, `axis`, is most of the difference between the norms of this course: pool along the batch and it is batch
 # norm, along the features and it is layer norm. *Harder:* write `z_score` so that `axis` may be a tuple.
+
+# %% [markdown] explain="meanings"
+# ## In your own words
+#
+# You inherit three arrays of shape (1000, 5): a thousand customers, five columns such as age and income. All three
+# files are called `normalized.npy`, and nobody remembers how they were made. In the first, the squares of every row add
+# up to 1. In the second, every column has mean 0 and standard deviation 1. In the third, all numbers are positive and
+# every row adds up to 1. In one paragraph: what was probably done to each, and along which axis? In which of them can
+# you still tell a customer from one with twice as much of everything? And what about the third can the array not tell
+# you?
+
+# %% [markdown] explanation="meanings" points=4
+# The first is L2 along the rows (axis -1): every customer became a direction. The second is a z-score along the columns
+# (axis 0): all customers went through the same shift and scale, column by column. The third has rows of positive
+# numbers with sum 1, and two functions make such rows: L1, if the data were positive, and softmax. That is what the
+# array cannot tell me. L2 and L1 along a row forget its scale, so there a customer and the double one have equal rows.
+# In the second file they differ, because mean and spread belong to the column and not to the customer. If the third is
+# a softmax they differ as well: doubling the logits doubles their differences and makes the row more decided.
+#
+# **Rubric**
+#
+# - 1 point: the first is L2 along the rows and the second the z-score along the columns, with the axes named
+# - 1 point: the third may be L1 of positive data or softmax, and rows of sum 1 do not decide which
+# - 1 point: L1 and L2 along a row forget its scale, so the double customer is lost there
+# - 1 point: in the second (statistics of the column) and under softmax the double customer is another one, with a reason

@@ -16,9 +16,9 @@ from normlab.predict import compare
 # %% [markdown] ask="scale"
 # ## Predict first
 #
-# Batch norm gets the question's eight numbers, and then the same numbers a thousand times as large. By what factor does
-# the standard deviation of its output grow? Write a number, run the cell, then run the one below it. Right or wrong, a
-# prediction earns its point: what counts is that you made it before you looked.
+# Batch norm gets eight random numbers, as in the question, and then the same eight a thousand times as large. By what
+# factor does the standard deviation of its output grow? Write a number, run the cell, then run the one below it. Right
+# or wrong, a prediction earns its point: what counts is that you made it before you looked.
 
 # %% prediction="scale"
 prediction = None  # yours
@@ -27,12 +27,12 @@ prediction = 1
 ### END INSTRUCTOR
 
 # %% measure="scale" points=1
-import torch
+from torch import manual_seed, nn, randn
 
-torch.manual_seed(0)
-x = torch.randn(2, 1, 2, 2)
-norm = torch.nn.BatchNorm2d(1)
-compare(prediction, (norm(1000 * x).std() / norm(x).std()).item())
+manual_seed(0)
+batch = randn(2, 1, 2, 2)
+norm = nn.BatchNorm2d(1)
+compare(prediction, (norm(1000 * batch).std() / norm(batch).std()).item())
 
 # %% [markdown] told="scale"
 # Whatever scale the input has, the output has the same: its deviations are divided by their own standard deviation. So
@@ -52,15 +52,20 @@ compare(prediction, (norm(1000 * x).std() / norm(x).std()).item())
 # | `eps` | a small positive number, added to the variance under the root |
 # | returns | an array of the same shape and dtype; `x` itself stays as it was |
 #
-# $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \qquad \mu = \frac1n \sum_i x_i, \qquad \sigma^2 = \frac1n \sum_i (x_i - \mu)^2$$
+# $$\begin{gathered}
+# \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \\
+# \mu = \frac1n \sum_i x_i, \\
+# \sigma^2 = \frac1n \sum_i (x_i - \mu)^2
+# \end{gathered}$$
 #
 # Take `[1, 3]` and no eps. The mean is 2, the deviations are -1 and 1, their squares are 1 and 1, so the variance is 1
 # and the answer is `[-1, 1]`. It adds up to 0, as it must: the mean was taken out.
 #
 # Some things the check looks at. The variance divides by $n$, not $n - 1$. A constant array has nothing to scale and
 # comes out as zeros. Values near ten million keep their digits, if you subtract the mean before you square. A `float16`
-# array is computed in `float32` and turned back at the end, because the square of 300 does not fit into `float16`. And a
-# NaN that slips in shows: everything becomes NaN.
+# array is computed in `float32` and turned back at the end, because the square of 300 does not fit into `float16`. And
+# a NaN that slips in shows: everything becomes NaN. Two names that help: in NumPy `x.var()` and `x.std()` divide by
+# $n$, in PyTorch they divide by $n - 1$.
 
 
 # %% solution="standardize"
@@ -104,7 +109,8 @@ check(standardize, "standardize", part="edges")
 # You have written the heart of batch norm, layer norm, instance norm and group norm: they differ only in which elements
 # count as "all". Whatever you put in, the output adds up to 0, so its sum can tell you nothing about the input.
 #
-# *Harder:* write it in one pass over the data, without computing the mean first, and let it pass the numerics.
+# *Harder:* write it in one pass over the data, without computing the mean first, and let it pass the numerics. (The
+# chapter on the variance does that, so you may leave it until then.)
 
 # %% [markdown] about="old_output"
 # ## old_output

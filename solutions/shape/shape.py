@@ -4,11 +4,14 @@
 # Three functions about histograms. The first two turn counts into probabilities and into a density; the third asks what
 # the histogram is worth on points that it has not seen. Counts are integers, however the samples are stored: `float16`
 # cannot count past 2048.
+#
+# Write in the cell that says *your code here*, run it, then run the check cells under it.
 
 # %% setup=true
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
 
 # %% [markdown] about="histogram_probabilities"
 # ## histogram_probabilities
@@ -72,6 +75,27 @@ check(histogram_probabilities, "histogram_probabilities", part="edges")
 # To get probabilities you divide the *counts*: the y axis is scaled, the x axis stays. Batch norm does it the other way
 # round. *Harder:* what do the probabilities become when samples and edges go through the same increasing map?
 
+# %% [markdown] ask="height"
+# ## Predict first
+#
+# A thousand numbers lie between 0 and 0.1, spread evenly. We draw their density over ten bins of equal width. How high
+# are the bars, on average? Write a number, run the cell, then the one below it.
+
+# %% prediction="height"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 10
+### END INSTRUCTOR
+
+# %% measure="height" points=1
+evenly = np.random.default_rng(0).uniform(0, 0.1, 1000)
+compare(prediction, float(np.histogram(evenly, np.linspace(0, 0.1, 11), density=True)[0].mean()))
+
+# %% [markdown] told="height"
+# The area is 1 and the base is 0.1 wide, so the height is 10. A density is no probability and may be as large as it
+# likes. It has a unit, too: measure the same numbers in millimeters instead of meters, and the bars are 1,000 times
+# lower. Each bin's probability stays 0.1, give or take the luck of the draw.
+
 # %% [markdown] about="histogram_density"
 # ## histogram_density ★
 #
@@ -130,6 +154,40 @@ check(histogram_density, "histogram_density", part="edges")
 # %% [markdown] after="histogram_density"
 # A density may be larger than 1, and it has a unit: one over the unit of `x`. Normalize the samples to unit variance and
 # every height is multiplied by the old standard deviation. *Harder:* show that on 1,000 samples of your choice.
+
+# %% [markdown] ask="bins"
+# ## Predict: more and more bins
+#
+# A histogram of 200 points is scored on *the same* 200 points: the mean of the log of its density at each. We take 10
+# bins, then 100, 1,000 and 10,000. What does the score do?
+#
+# - **a** it rises and rises
+# - **b** it rises, and falls again when most bins are empty
+# - **c** it falls, because most bins are empty
+#
+# Write a letter in quotes: `prediction = "a"`.
+
+# %% prediction="bins"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = "a"
+### END INSTRUCTOR
+
+# %% measure="bins" points=1
+points = np.random.default_rng(0).standard_normal(200)
+scores = []
+for bins in (10, 100, 1000, 10_000):
+    heights, edges = np.histogram(points, bins, density=True)
+    where = np.minimum(np.searchsorted(edges, points, side="right") - 1, bins - 1)
+    scores.append(float(np.log(heights[where]).mean()))
+rises = np.diff(scores) > 0
+compare(prediction, "a" if rises.all() else "b" if rises[0] else "c", options="abc")
+
+# %% [markdown] told="bins"
+# The points themselves never sit in an empty bin. A point alone in its bin gets a bar ten times as high from bins ten
+# times as narrow; in the end that is every point, and each step adds $\log 10 = 2.3$ to the score. So a score on the
+# data that made the histogram prefers the worst of all histograms, one spike for each point. That is why the exercise
+# below scores *other* points.
 
 # %% [markdown] about="held_out_log_likelihood"
 # ## held_out_log_likelihood
@@ -202,3 +260,29 @@ check(held_out_log_likelihood, "held_out_log_likelihood", part="edges")
 # A histogram that gives an unseen point probability 0 loses everything on the first surprise. The remedies are wider
 # bins, a smooth kernel, or a parametric family. Softmax is none of them. *Harder:* add one imaginary sample to every bin
 # and find the number of bins that scores best.
+
+# %% [markdown] explain="shape"
+# ## In your own words
+#
+# A colleague trains a fully connected network with batches of 8. She draws a histogram of one feature before a
+# `BatchNorm1d` and one after it, in training. Before, the feature has a long tail to the right, to 9 standard
+# deviations. After, there is no tail. She writes: "batch norm makes activations Gaussian". Another colleague answers:
+# "It only shifts and scales, so the shape cannot have changed. Your plotting library chose other bins." Who is right?
+# Say in one paragraph what happened, give the number that no output in her plot can pass, and name one measurement that
+# decides between them.
+
+# %% [markdown] explanation="shape" points=4
+# Neither is. Each batch of 8 is only shifted and scaled, but every batch by its own mean and standard deviation, so the
+# pooled outputs did not go through one straight line, and their shape did change: a batch with a far value in it has a
+# large standard deviation, and the tail is shrunk most of all. Among 8 standardized values none can pass the root of 7,
+# about 2.65 (before weight and bias), so a tail to 9 cannot be there. But that is not Gaussian. To show it, feed
+# Gaussian data: their excess kurtosis does not stay 0, it becomes -6/9, about -0.67. To refute the second colleague,
+# switch the layer to evaluation, where it is one fixed line: with bin edges that go through the same line the counts
+# are those from before, and in training they are not.
+#
+# **Rubric**
+#
+# - 1 point: one line for each batch, not one line for all, so the pooled shape can change
+# - 1 point: the bound, the root of N - 1 = 7, about 2.65
+# - 1 point: not Gaussian either, with a reason (a hard bound, or Gaussian data that do not stay Gaussian)
+# - 1 point: a measurement that decides: edges mapped by a fixed line, Gaussian input, or larger batches

@@ -5,11 +5,36 @@
 # denominator, a way to draw from it without computing it, and the place where it comes from on its own.
 #
 # As everywhere, `float16` is computed in `float32` and turned back at the end, and the input stays as it was.
+# Write in the cell that says *your code here*, run it, then run the check cells under it.
 
 # %% setup=true
 import numpy as np
 
 from normlab.check import check
+from normlab.predict import compare
+
+# %% [markdown] ask="crowd"
+# ## Predict first
+#
+# A model chooses among 1,000 words. One has the logit 5, and the other 999 have the logit 0. What weight does softmax
+# give to the one? ($e^5$ is about 148.) Write a number between 0 and 1, run the cell, then the one below it.
+
+# %% prediction="crowd"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.13
+### END INSTRUCTOR
+
+# %% measure="crowd" points=1
+logits = np.zeros(1000)
+logits[0] = 5.0
+compare(prediction, float(np.exp(5.0) / np.exp(logits).sum()))
+
+# %% [markdown] told="crowd"
+# It has 148 times the weight of each other word, and still only 148 of 1,147 in all. Against a single rival the same
+# logit would get 0.993. A logit says nothing by itself: what counts is its difference to the others, and how many
+# others there are. A thousand equal rivals together weigh as much as one with a logit that is larger by $\log 1000 =
+# 6.9$.
 
 # %% [markdown] about="softmax"
 # ## softmax ★
@@ -191,6 +216,29 @@ check(gumbel_max, "gumbel_max", part="edges")
 # Softmax is what comes out when each option has a score plus Gumbel noise and the best one is chosen; with Gaussian noise
 # something else comes out. *Harder:* draw two *different* classes at once by taking the two largest. What have you drawn?
 
+# %% [markdown] ask="test"
+# ## Predict: a positive test
+#
+# One person in a thousand has a disease. A test is positive for 99 percent of those who have it, and for 1 percent of
+# those who do not. Yours is positive. How probable is it that you have the disease?
+
+# %% prediction="test"
+prediction = None  # yours
+### BEGIN INSTRUCTOR
+prediction = 0.09
+### END INSTRUCTOR
+
+# %% measure="test" points=1
+log_joint = np.log([0.001, 0.999]) + np.log([0.99, 0.01])
+weights = np.exp(log_joint)
+compare(prediction, float(weights[0] / weights.sum()))
+
+# %% [markdown] told="test"
+# About one in eleven. Of 100,000 people, 99 are ill and test positive, and 999 are healthy and test positive. As
+# logits: the test speaks for the disease with $\log 99 = 4.6$, the prior speaks against it with $\log 999 = 6.9$, and
+# the sum is
+# -2.3. A softmax without the prior would have said 0.99.
+
 # %% [markdown] about="bayes_posterior"
 # ## bayes_posterior
 #
@@ -202,7 +250,7 @@ check(gumbel_max, "gumbel_max", part="edges")
 # |---|---|
 # | `log_prior` | array of shape (K,): the log of the prior of each class, up to a constant |
 # | `log_likelihood` | array of shape (N, K): the log-likelihood of each sample under each class |
-# | returns | array of shape (N, K) of the dtype of the input: each row adds up to 1 |
+# | returns | array of shape (N, K) of the dtype of the inputs: each row adds up to 1 |
 #
 # $$P(k \mid x) = \frac{P(k)\, p(x \mid k)}{\sum_j P(j)\, p(x \mid j)}$$
 #
@@ -251,3 +299,29 @@ check(bayes_posterior, "bayes_posterior", part="edges")
 # %% [markdown] after="bayes_posterior"
 # Softmax of log-joints is Bayes' rule, whatever the class-conditional densities are: nothing here assumed a Gaussian.
 # *Harder:* for which class-conditional densities are the log-joints linear in $x$?
+
+# %% [markdown] explain="softmax"
+# ## In your own words
+#
+# A network tells cats, dogs and birds apart. Somebody shows it a photo of a pizza, and its softmax says 0.98 cat. The
+# manager asks: "So the network thinks that, compared with the Gaussian it learned from our photos, this picture is 98
+# percent likely to be a cat. Then we can throw out pictures that are not animals by their low softmax, can't we?"
+# Answer in one paragraph. What is the 0.98 a share of? What would have to be true of the three logits? And why can the
+# softmax not say that the picture fits none of the three?
+
+# %% [markdown] explanation="softmax" points=4
+# The 0.98 is a share among three options, and the three shares add up to 1 whatever the picture is. It answers: if it
+# must be one of these three, which? For 0.98 the logit of cat has to be only about 4.6 above the other two, if those
+# are equal, because $e^{4.6}$ is about 99, and 99 of 101 is 0.98. Say the logits were log-likelihoods, -10,000 for cat
+# and -10,004.6 for dog and bird: the picture would be all but impossible under every class, and that -10,000, common to
+# all three, cancels in the division. So the softmax cannot show it, and a threshold on it will pass this pizza. (In
+# practice a low softmax does catch some strange pictures; nothing guarantees it.) There is no Gaussian in it either:
+# logits may come from anywhere. To notice a pizza one needs something else, such as a model of how likely pictures are,
+# or a fourth class with examples.
+#
+# **Rubric**
+#
+# - 1 point: a distribution over three options, which adds up to 1 for every input
+# - 1 point: only differences of logits count, with a number: cat ahead by 4 or 5 is enough
+# - 1 point: what is common to all three, such as being unlikely altogether, cancels, so a high softmax proves no fit
+# - 1 point: no Gaussian is assumed, and what would be needed instead (a density of inputs, a class for the rest)
