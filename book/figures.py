@@ -1,6 +1,6 @@
 """Pictures of the book: one style, drawn once for light pages and once for dark ones.
 
-A chapter writes a function that takes a theme `c`, draws with matplotlib in its colours and returns the Figure::
+A chapter writes a function that takes a theme `c`, draws with matplotlib in its colors and returns the Figure::
 
     def draw(c):
         fig, ax = plt.subplots()
@@ -30,7 +30,7 @@ COLUMN_HEADING, ROW_HEADING = 'th scope="col"', 'th scope="row"'
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one mode. Those of the five hues differ for readers with any kind of colour blindness."""
+    """Colors of one mode. Those of the five hues differ for readers with any kind of color blindness."""
 
     name: str
     background: str
@@ -204,7 +204,7 @@ def histogram(ax, values, edges, c, color=None, weights=None, density=False, lab
 
 
 def bars(ax, heights, edges, c, color=None, label=None):
-    """Bars of given `heights` between `edges`, with a hairline of background between neighbours."""
+    """Bars of given `heights` between `edges`, with a hairline of background between neighbors."""
     ax.bar(
         edges[:-1],
         heights,
@@ -241,16 +241,16 @@ GROUP_GAP = 0.3
 
 
 def pool_cube(ax, norm, c, sizes=(3, 2, 2, 4), color=None, title=None, labels=True):
-    """Draw the (N, C, position) cube as blocks, with the pool of its first element in colour.
+    """Draw the (N, C, position) cube as blocks, with the pool of its first element in color.
 
     `sizes` is (N, G, D, S); the cube has C = G * D channels, and a gap between groups where the norm tells groups from
-    channels. A norm that does not centre is hatched. Returns the pool, a boolean array of shape (N, C, S).
+    channels. A norm that does not center is hatched. Returns the pool, a boolean array of shape (N, C, S).
     """
     n_size, groups, depth, s_size = sizes
     c_size = groups * depth
     pool = pooled(norm, sizes).reshape(n_size, c_size, s_size)
     hue = color or c.blue
-    hatch = None if NORMS[norm].centred else "////"
+    hatch = None if NORMS[norm].centered else "////"
     gap = GROUP_GAP if ("G" in NORMS[norm].pools) != ("D" in NORMS[norm].pools) else 0.0
 
     def corner(n, channel, s):
@@ -297,6 +297,6 @@ def pool_cube(ax, norm, c, sizes=(3, 2, 2, 4), color=None, title=None, labels=Tr
 
 
 def mix(color, other, share):
-    """The colour `share` of the way from `color` to `other`."""
+    """The color `share` of the way from `color` to `other`."""
     a, b = np.array(matplotlib.colors.to_rgb(color)), np.array(matplotlib.colors.to_rgb(other))
     return matplotlib.colors.to_hex(a + share * (b - a))

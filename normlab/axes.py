@@ -13,20 +13,20 @@ LETTERS = "NGDS"
 
 @dataclass(frozen=True)
 class Norm:
-    """One normalization: `pools`, the letters its statistics run over; `centred`, whether the mean is subtracted;
+    """One normalization: `pools`, the letters its statistics run over; `centered`, whether the mean is subtracted;
     `channels`, where the channel axes stand in the array: "first" (N, C, positions...) or "last" (..., C)."""
 
     pools: str
-    centred: bool
+    centered: bool
     channels: str
 
 
 NORMS = {
-    "batch": Norm(pools="NS", centred=True, channels="first"),
-    "layer": Norm(pools="GD", centred=True, channels="last"),
-    "instance": Norm(pools="S", centred=True, channels="first"),
-    "group": Norm(pools="DS", centred=True, channels="first"),
-    "rms": Norm(pools="GD", centred=False, channels="last"),
+    "batch": Norm(pools="NS", centered=True, channels="first"),
+    "layer": Norm(pools="GD", centered=True, channels="last"),
+    "instance": Norm(pools="S", centered=True, channels="first"),
+    "group": Norm(pools="DS", centered=True, channels="first"),
+    "rms": Norm(pools="GD", centered=False, channels="last"),
 }
 
 

@@ -117,7 +117,7 @@ def picture(report, path):
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     looks = {"eager": ("o", "#0072b2"), "compile": ("s", "#d55e00"), "yours": ("^", "#009e73")}
     for panel, direction in zip(panels, ("forward", "backward"), strict=True):
-        for name, (marker, colour) in looks.items():
+        for name, (marker, color) in looks.items():
             dots = [
                 (places[r["op"], r["where"], r["dtype"]], r["ratios"][name])
                 for r in rows
@@ -126,9 +126,9 @@ def picture(report, path):
             if dots:
                 heights, ratios = zip(*dots, strict=True)
                 low, middle, high = zip(*ratios, strict=True)
-                panel.hlines(heights, low, high, colors=colour, linewidth=1)
+                panel.hlines(heights, low, high, colors=color, linewidth=1)
                 label = HEADINGS[name] if name == "yours" else f"{HEADINGS[name]} / normlab"
-                panel.plot(middle, heights, marker, color=colour, markersize=4, label=label)
+                panel.plot(middle, heights, marker, color=color, markersize=4, label=label)
         panel.axvline(1, color="#1f2730", linewidth=1)
         panel.set(title=direction, xscale="log", xlabel="ratio of times: right of the line, normlab is faster")
         panel.grid(axis="x", which="both", color="#e3e7ed", linewidth=0.5)

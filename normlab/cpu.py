@@ -220,10 +220,10 @@ def pick(numbers, i, otherwise):
 
 
 @compiled()
-def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centred, past_cache):
+def layer_norm_rows(first, last, x, y, weight, bias, means, variances, eps, centered, past_cache):
     one, spare = real(x, 1), spare_row(y, past_cache)
     for row in range(first, last):
-        mean, squares = moments(x[row]) if centred else (0.0, sum_of_squares(x[row]))
+        mean, squares = moments(x[row]) if centered else (0.0, sum_of_squares(x[row]))
         variance = squares / x.shape[1]
         if means.size:
             means[row], variances[row] = mean, variance
@@ -258,7 +258,7 @@ def group_norm_rows(first, last, x, y, weight, bias, means, variances, channels,
 
 
 @compiled(entry=True)
-def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, positions, eps, centred, threads, like):
+def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, positions, eps, centered, threads, like):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over each of `rows` rows; means and variances may be 0."""
     shape, size, wide = (rows, channels * positions), groups * channels, widen(like)
     x, y = array(x, shape, like), array(y, shape, like)
@@ -266,7 +266,7 @@ def row_norm(x, y, weight, bias, means, variances, rows, groups, channels, posit
     means, variances = vector(means, rows, wide), vector(variances, rows, wide)
     parts = cut(x.size, rows, threads)
     if groups == 1 and positions == 1:
-        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centred, is_past_cache(y)))
+        share(layer_norm_rows, rows, parts, (x, y, weight, bias, means, variances, eps, centered, is_past_cache(y)))
     else:
         arrays = (x, y, weight.reshape((groups, channels)), bias.reshape((groups, channels)), means, variances)
         share(group_norm_rows, rows, parts, (*arrays, channels, eps, is_past_cache(y)))
@@ -312,7 +312,7 @@ def backward_number(dy, x, dx, weight, mean, rstd, mean_g, mean_gx):
 
 @compiled()
 def layer_norm_backward_parts(
-    first_part, last_part, dy, x, dx, weight, means, variances, eps, centred, per_part, past_cache
+    first_part, last_part, dy, x, dx, weight, means, variances, eps, centered, per_part, past_cache
 ):
     """The rows of each part. Its dweight and dbias go to per_part[:, part], (2, length), float64."""
     one, once = real(x, 1), real(x, 1) / real(x, x.shape[1])
@@ -323,7 +323,7 @@ def layer_norm_backward_parts(
         for row in range(rows * part // n_parts, rows * (part + 1) // n_parts):
             mean, rstd = means[row], type(one)(1 / math.sqrt(variances[row] + eps))
             sum_g, sum_gx = project_vectors(dy[row], x[row], weight, mean, rstd, dweight, dbias)
-            if not centred:
+            if not centered:
                 sum_g = zero(x)
             if dx.size:
                 out = spare if past_cache else dx[row]
@@ -371,7 +371,7 @@ def group_norm_backward_rows(first, last, dy, x, dx, weight, means, variances, e
 
 @compiled(entry=True)
 def row_norm_backward(
-    dy, x, dx, weight, means, variances, dweight, dbias, rows, groups, channels, positions, eps, centred, threads, like
+    dy, x, dx, weight, means, variances, dweight, dbias, rows, groups, channels, positions, eps, centered, threads, like
 ):
     """dx, and dweight and dbias of the channels of all groups; 0 for what is not wanted (dweight and dbias together).
 
@@ -385,7 +385,7 @@ def row_norm_backward(
     if groups == 1 and positions == 1:
         flat, per_part = (rows, channels), np.zeros((2, parts, size))
         arrays = (dy.reshape(flat), x.reshape(flat), dx.reshape((len(dx), channels)), weight, means, variances)
-        share(layer_norm_backward_parts, parts, parts, (*arrays, eps, centred, per_part, past_cache))
+        share(layer_norm_backward_parts, parts, parts, (*arrays, eps, centered, per_part, past_cache))
         totals = totals_of(per_part)
         for c in range(dweight.size):
             dweight[c], dbias[c] = totals[0, c], totals[1, c]
@@ -480,7 +480,7 @@ def batch_norm(x, y, weight, bias, means, variances, n, channels, positions, eps
 
 @compiled(entry=True)
 def move(running_means, running_variances, means, variances, channels, momentum, unbiased, like):
-    """Running statistics a step towards those of a batch; `unbiased` is n / (n - 1)."""
+    """Running statistics a step toward those of a batch; `unbiased` is n / (n - 1)."""
     running_means, running_variances = vector(running_means, channels, like), vector(running_variances, channels, like)
     means, variances = vector(means, channels, like), vector(variances, channels, like)
     for c in range(channels):

@@ -319,7 +319,7 @@ def _entries():
     yield _norm(
         "group_norm",
         "axes",
-        "each group of neighbouring channels gets mean 0 and biased variance 1, then each channel its weight and bias",
+        "each group of neighboring channels gets mean 0 and biased variance 1, then each channel its weight and bias",
         _group_norm,
         _torch_group_norm,
         cases.group_norm_cases(),

@@ -202,7 +202,7 @@ def _operator(schema, cpu_kernel, fake, autograd=None):
 # axes.py, with the first two together.
 
 
-def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *, out, statistics=None):
+def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centered, *, out, statistics=None):
     if x.numel() == 0:
         return
     x, target = x.contiguous(), out if out.is_contiguous() else _empty_like(out)
@@ -222,7 +222,7 @@ def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *,
         channels,
         positions,
         eps,
-        centred,
+        centered,
         _threads(),
         _LIKE[x.dtype],
     )
@@ -230,15 +230,15 @@ def _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, *,
         out.copy_(target)
 
 
-def _row_norm_forward(x, weight, bias, groups, channels, positions, eps, centred):
+def _row_norm_forward(x, weight, bias, groups, channels, positions, eps, centered):
     rows = x.numel() // max(channels * positions, 1)
     y = _empty_like(x)
     statistics = torch.empty(2 * rows, dtype=_WIDE[x.dtype])
-    _row_norm_out(x, weight, bias, groups, channels, positions, eps, centred, out=y, statistics=statistics)
+    _row_norm_out(x, weight, bias, groups, channels, positions, eps, centered, out=y, statistics=statistics)
     return y, statistics
 
 
-def _row_norm_backward(dy, x, weight, statistics, groups, channels, positions, eps, centred, want_x, want_weight):
+def _row_norm_backward(dy, x, weight, statistics, groups, channels, positions, eps, centered, want_x, want_weight):
     wide, size = _WIDE[x.dtype], groups * channels
     dx = _empty_like(x) if want_x else x.new_empty(0)
     dweight, dbias = _two_empty(x, size if want_weight else 0)
@@ -259,20 +259,20 @@ def _row_norm_backward(dy, x, weight, statistics, groups, channels, positions, e
             channels,
             positions,
             eps,
-            centred,
+            centered,
             _threads(),
             _LIKE[x.dtype],
         )
     return dx, dweight, dbias
 
 
-def _row_norm_fake(x, weight, bias, groups, channels, positions, eps, centred):
+def _row_norm_fake(x, weight, bias, groups, channels, positions, eps, centered):
     wide = _WIDE[x.dtype]
     rows = x.numel() // max(channels * positions, 1)
     return x.new_empty(x.shape), x.new_empty(2 * rows, dtype=wide)
 
 
-def _row_norm_backward_fake(dy, x, weight, statistics, groups, channels, positions, eps, centred, want_x, want_weight):
+def _row_norm_backward_fake(dy, x, weight, statistics, groups, channels, positions, eps, centered, want_x, want_weight):
     size, wide = groups * channels if want_weight else 0, _WIDE[x.dtype]
     dx = x.new_empty(x.shape if want_x else 0)
     return dx, x.new_empty(size, dtype=wide), x.new_empty(size, dtype=wide)
@@ -282,15 +282,15 @@ def _pools(tensor, groups, channels, positions):
     return tensor.reshape(-1, groups, channels, positions)
 
 
-def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centred):
+def _row_norm_gradient(dy, x, weight, groups, channels, positions, eps, centered):
     """dx, dweight and dbias in PyTorch's operations, which have derivatives of their own."""
     wide, sizes = _WIDE[x.dtype], (groups, channels, positions)
     v, d, pool = _pools(x, *sizes).to(wide), _pools(dy, *sizes).to(wide), (2, 3)
-    v = v - v.mean(pool, keepdim=True) if centred else v
+    v = v - v.mean(pool, keepdim=True) if centered else v
     rstd = (v.square().mean(pool, keepdim=True) + eps).rsqrt()
     x_hat = v * rstd
     g = d if weight is None else d * weight.reshape(groups, channels, 1).to(wide)
-    g_mean = g.mean(pool, keepdim=True) if centred else 0
+    g_mean = g.mean(pool, keepdim=True) if centered else 0
     dx = rstd * (g - g_mean - x_hat * (g * x_hat).mean(pool, keepdim=True))
     return dx.reshape(x.shape).to(x.dtype), (d * x_hat).sum((0, 3)), d.sum((0, 3))
 
@@ -341,7 +341,7 @@ def _like(gradient, parameter, wanted):
     return gradient.reshape(parameter.shape).to(parameter.dtype)
 
 
-_SPEC = "SymInt groups, SymInt channels, SymInt positions, float eps, bool centred"
+_SPEC = "SymInt groups, SymInt channels, SymInt positions, float eps, bool centered"
 for _name in ("row_norm", "row_norm_forward"):
     _operator(
         f"{_name}(Tensor x, Tensor? weight, Tensor? bias, {_SPEC}) -> (Tensor, Tensor)",
@@ -644,7 +644,7 @@ _operator(
 
 
 def _update(running_mean, running_var, statistics, momentum, n):
-    """Move the running statistics towards those of a batch of n values a channel; the variance in its unbiased form."""
+    """Move the running statistics toward those of a batch of n values a channel; the variance in its unbiased form."""
     unbiased, running = n / (n - 1), (running_mean, running_var)
     if _eager(statistics, *running) and running_mean.is_contiguous() and running_var.is_contiguous():
         if running_mean.dtype is running_var.dtype is statistics.dtype:
@@ -673,7 +673,7 @@ def batch_norm(
     """torch.nn.functional.batch_norm: pools the examples and positions of each channel  [eq-normalize].
 
     input: (N, C) or (N, C, positions...); the others (C,) or None. In training the batch's statistics are used and the
-    running ones move towards them, else the running ones are used. Returns a tensor like input. Gradients are those of
+    running ones move toward them, else the running ones are used. Returns a tensor like input. Gradients are those of
     the statistics that were used, also if the running ones have changed since (PyTorch refuses then).
     """
     own = (running_mean, running_var)

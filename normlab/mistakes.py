@@ -28,15 +28,15 @@ MISTAKES, _add = mistakes_table()
 
 
 def _x_hat(
-    x, axis, eps, ddof=0, root="under", one_pass=False, centre="both", fixed_eps=None, skip_nan=False, dtypes=None
+    x, axis, eps, ddof=0, root="under", one_pass=False, center="both", fixed_eps=None, skip_nan=False, dtypes=None
 ):
     x = wide(x, **(dtypes or {}))
     eps = x.dtype.type(eps if fixed_eps is None else fixed_eps)
     average = np.nanmean if skip_nan else np.mean
     count = np.prod([x.shape[a] for a in np.atleast_1d(axis)]) if axis is not None else x.size
     mean = average(x, axis=axis, keepdims=True)
-    if centre != "both":  # "spread": the standard deviation without subtracting the mean; "neither": the mean square
-        var = average((x - mean) ** 2 if centre == "spread" else x * x, axis=axis, keepdims=True)
+    if center != "both":  # "spread": the standard deviation without subtracting the mean; "neither": the mean square
+        var = average((x - mean) ** 2 if center == "spread" else x * x, axis=axis, keepdims=True)
         mean = x.dtype.type(0)
     elif one_pass:
         var = average(x * x, axis=axis, keepdims=True) - mean * mean
@@ -123,12 +123,12 @@ def _layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5, over=_inn
 
 
 def _rms_norm(
-    x, normalized_shape, weight=None, eps=None, over=_inner_axes, default_eps=None, centre="neither", **switches
+    x, normalized_shape, weight=None, eps=None, over=_inner_axes, default_eps=None, center="neither", **switches
 ):
     if eps is None:
         eps = np.finfo(wide(x).dtype).eps if default_eps is None else default_eps(x)
     axis = over(normalized_shape) if callable(over) else over
-    return _channels_last(x, axis, weight, None, eps, centre=centre, **switches)
+    return _channels_last(x, axis, weight, None, eps, center=center, **switches)
 
 
 def _default_eps(right, default):
@@ -220,9 +220,9 @@ for _name, _right in FAMILY.items():
         )
         _add(
             _name,
-            "not-centred",
-            "does not subtract the mean: centre first, then scale",
-            with_switches(_right, centre="spread"),
+            "not-centered",
+            "does not subtract the mean: center first, then scale",
+            with_switches(_right, center="spread"),
         )
         _add(
             _name,
@@ -233,8 +233,8 @@ for _name, _right in FAMILY.items():
         _add(
             _name,
             "root-mean-square",
-            "divides by the root mean square and does not subtract the mean, which is RMS norm: centre first",
-            with_switches(_right, centre="neither"),
+            "divides by the root mean square and does not subtract the mean, which is RMS norm: center first",
+            with_switches(_right, center="neither"),
         )
         _add(
             _name,
@@ -750,7 +750,7 @@ def _group_leftovers(x, num_groups, weight=None, bias=None, eps=1e-5):
 _add(
     "group_norm",
     "interleaved",
-    "deals the channels out to the groups in turn: a group is a run of neighbouring channels",
+    "deals the channels out to the groups in turn: a group is a run of neighboring channels",
     _group_interleaved,
 )
 _add(
@@ -779,15 +779,15 @@ def _rms_one_plus(x, normalized_shape, weight=None, eps=None):
 
 _add(
     "rms_norm",
-    "centred",
-    "subtracts the mean, which is layer norm: RMS norm does not centre",
-    with_switches(_rms_norm, centre="both"),
+    "centered",
+    "subtracts the mean, which is layer norm: RMS norm does not center",
+    with_switches(_rms_norm, center="both"),
 )
 _add(
     "rms_norm",
     "divides-by-std",
     "divides by the standard deviation: RMS norm takes the mean of the squares themselves, not of the deviations",
-    with_switches(_rms_norm, centre="spread"),
+    with_switches(_rms_norm, center="spread"),
 )
 _add(
     "rms_norm",

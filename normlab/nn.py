@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _batch_norm(self, input):
-    """forward of the batch norms: counts the batch, decides whose statistics are used, and what moves towards them."""
+    """forward of the batch norms: counts the batch, decides whose statistics are used, and what moves toward them."""
     self._check_input_dim(input)
     tracks = self.training and self.track_running_stats
     momentum = 0.0 if self.momentum is None else self.momentum

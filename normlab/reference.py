@@ -19,9 +19,9 @@ def _pools(x, norm, weight, num_groups, normalized_shape):
 
 def _x_hat(v, norm, axis, eps):
     """Normalized values and 1/sigma of each pool (keepdims). x_hat = (x - mean) / sqrt(mean((x - mean)^2) + eps)."""
-    centred = v - v.mean(axis, keepdims=True) if NORMS[norm].centred else v
-    rstd = 1 / np.sqrt((centred * centred).mean(axis, keepdims=True) + v.dtype.type(eps))
-    return centred * rstd, rstd
+    centered = v - v.mean(axis, keepdims=True) if NORMS[norm].centered else v
+    rstd = 1 / np.sqrt((centered * centered).mean(axis, keepdims=True) + v.dtype.type(eps))
+    return centered * rstd, rstd
 
 
 def normalize(x, norm, weight=None, bias=None, eps=1e-5, num_groups=1, normalized_shape=None):
@@ -47,13 +47,13 @@ def normalize_backward(dy, x, norm, weight=None, eps=1e-5, num_groups=1, normali
     """Gradients of sum(y * dy): (dx like x, dweight, dbias one number a channel, in the shape of `weight`).
 
     With g = dy * weight, dx = rstd * (g - mean(g) - x_hat * mean(g * x_hat)), means over the pool: g projected off the
-    constants and off x_hat (off x_hat alone where the norm is not centred).
+    constants and off x_hat (off x_hat alone where the norm is not centered).
     """
     v, axis, w = _pools(x, norm, weight, num_groups, normalized_shape)
     dy = dy.reshape(v.shape)
     x_hat, rstd = _x_hat(v, norm, axis, eps)
     g = dy * w
-    g_mean = g.mean(axis, keepdims=True) if NORMS[norm].centred else 0
+    g_mean = g.mean(axis, keepdims=True) if NORMS[norm].centered else 0
     dx = rstd * (g - g_mean - x_hat * (g * x_hat).mean(axis, keepdims=True))
     per_channel = v.shape[1] * v.shape[2] if weight is None else np.shape(weight)
     dweight, dbias = (dy * x_hat).sum((0, 3)), dy.sum((0, 3))

@@ -9,7 +9,7 @@ def test_the_table_says_what_each_norm_pools():
     pools = {name: set(norm.pools) for name, norm in NORMS.items()}
     expected = {"batch": "NS", "layer": "GD", "instance": "S", "group": "DS", "rms": "GD"}
     assert pools == {name: set(letters) for name, letters in expected.items()}
-    assert [name for name, norm in NORMS.items() if not norm.centred] == ["rms"]
+    assert [name for name, norm in NORMS.items() if not norm.centered] == ["rms"]
     assert {name: norm.channels for name, norm in NORMS.items()} == {
         "batch": "first",
         "instance": "first",

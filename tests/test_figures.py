@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 
 from normlab.axes import NORMS
 
-ALT = "A line that rises from zero to one, in one colour on an empty ground."
+ALT = "A line that rises from zero to one, in one color on an empty ground."
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def pictures(markup):
     return [base64.b64decode(data).decode() for data in re.findall(r"base64,([^\"]+)", markup)]
 
 
-def test_both_modes_are_drawn_in_their_own_colours(figures):
+def test_both_modes_are_drawn_in_their_own_colors(figures):
     markup = figures.markup(line, ALT)
     light, dark = pictures(markup)
     assert figures.LIGHT.blue in light
@@ -98,7 +98,7 @@ POOLED = {"batch": 3 * 5, "layer": 2 * 4, "instance": 5, "group": 4 * 5, "rms": 
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_cube_colours_the_pool_of_each_norm(figures, norm):
+def test_the_cube_colors_the_pool_of_each_norm(figures, norm):
     n_size, groups, depth, s_size = sizes = (3, 2, 4, 5)
     _, ax = plt.subplots()
     pool = figures.pool_cube(ax, norm, figures.LIGHT, sizes=sizes)
@@ -129,11 +129,11 @@ def test_hatched_is_what_does_not_centre(figures):
         ax.clear()
         figures.pool_cube(ax, norm, figures.LIGHT)
         hatches = {patch.get_hatch() for patch in ax.patches if patch.get_gid() == "pooled"}
-        assert (hatches == {None}) == NORMS[norm].centred
+        assert (hatches == {None}) == NORMS[norm].centered
     plt.close("all")
 
 
-# -- Colours ---------------------------------------------------------------------------------------------------------
+# -- Colors ---------------------------------------------------------------------------------------------------------
 
 HUES = ("blue", "orange", "green", "red", "purple")
 # What people without one kind of cone see, in linear RGB (Machado, Oliveira and Fernandes, 2009).
@@ -151,7 +151,7 @@ def linear(color):
 
 
 def contrast(a, b):
-    """Contrast ratio of WCAG 2 between two colours."""
+    """Contrast ratio of WCAG 2 between two colors."""
     dark, light = sorted(linear(color) @ [0.2126, 0.7152, 0.0722] for color in (a, b))
     return (light + 0.05) / (dark + 0.05)
 
@@ -164,7 +164,7 @@ def oklab(rgb):
 
 
 @pytest.mark.parametrize("name", ["LIGHT", "DARK"])
-def test_colours_stand_out_from_the_ground(figures, name):
+def test_colors_stand_out_from_the_ground(figures, name):
     theme = getattr(figures, name)
     for hue in HUES:
         assert contrast(getattr(theme, hue), theme.background) >= 3

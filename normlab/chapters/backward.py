@@ -293,9 +293,9 @@ def _strided(axis, *shape):
     return draw
 
 
-def _channels_last_cases(centred):
+def _channels_last_cases(centered):
     def constant(x):
-        x[1] = 2.5 if centred else 0.0
+        x[1] = 2.5 if centered else 0.0
 
     def vector(rng):
         return _call(rng, uneven(rng, sizes(rng, 1, 4, 9)), -1)
@@ -307,9 +307,9 @@ def _channels_last_cases(centred):
         return _call(rng, uneven(rng, (4, 1)), -1)
 
     own_eps = {"scale": 0.5}
-    small = {"scale": 1e-3} if centred else {"scale": 3e-4}
+    small = {"scale": 1e-3} if centered else {"scale": 3e-4}
     far = {"offset": 1e4, "dtype": np.float32}
-    summed = "dweight and dbias add up" if centred else "dweight adds up"
+    summed = "dweight and dbias add up" if centered else "dweight adds up"
     only_centred = (
         Case("far-float32", "numerics", "float32 values near 1e4", _drawn(-1, 6, (40, 56), how=far), far=True),
         Case("single", "edges", "vectors of one feature", one_feature, "each is its own mean: dx and dweight are 0"),
@@ -321,18 +321,18 @@ def _channels_last_cases(centred):
         Case("own-eps", "values", "a call with an eps of its own", _drawn(-1, 5, 7, how=own_eps, eps=0.3)),
         Case("float32", "numerics", "a float32 batch", _drawn(-1, 4, (6, 9), how={"dtype": np.float32}), _KEEPS_DTYPE),
         Case(
-            "small-std" if centred else "small",
+            "small-std" if centered else "small",
             "numerics",
             "values so small that eps counts",
             _drawn(-1, 4, 7, how=small),
         ),
         Case(
-            "constant" if centred else "zero",
+            "constant" if centered else "zero",
             "numerics",
-            "a batch with a constant vector in it" if centred else "a batch with a vector of zeros in it",
+            "a batch with a constant vector in it" if centered else "a batch with a vector of zeros in it",
             _drawn(-1, 4, 6, change=constant),
             "without a spread x_hat is 0, and rstd is 1/sqrt(eps)",
-            far=centred,
+            far=centered,
         ),
         Case(
             "half-wide",
@@ -352,7 +352,7 @@ def _channels_last_cases(centred):
         Case("deep", "edges", "a 4-D array", _drawn(-1, 2, 3, (4, 6), 7), f"{summed} all axes but the last"),
         Case("strided", "edges", "a view with strides, not contiguous in memory", _strided(-1, 3, 4, 6)),
         Case("empty", "edges", "a batch of no vectors (0, D)", empty, "a sum of nothing is 0"),
-        *(only_centred if centred else ()),
+        *(only_centred if centered else ()),
     )
 
 
@@ -706,7 +706,7 @@ def _gradients(
     pool,
     shared,
     lined_up,
-    centred=True,
+    centered=True,
     ddof=0,
     root="under",
     fixed_eps=None,
@@ -748,7 +748,7 @@ def _gradients(
     rstd = {"under": 1 / np.sqrt(var + eps), "outside": 1 / (np.sqrt(var) + eps), "none": 1 / (var + eps)}[root]
     x_hat = deviation * rstd
     g = dy * w if weigh == "first" else dy
-    inside = g - mean(g, "constants") if centred and off_mean else g
+    inside = g - mean(g, "constants") if centered and off_mean else g
     if off_x_hat:
         along = {"x_hat": x_hat, "x": x, "deviation": deviation, "y": x_hat * w}[other_side]
         # "deviation * mean(g * deviation)" and the like forget that x_hat has rstd in it, twice.
@@ -786,7 +786,7 @@ def layer_with(**switches):
 
 def rms_with(**switches):
     def wrong(dy, x, weight, eps=1e-6):
-        dx, dweight, _ = _last(dy, x, weight, eps, **{"centred": False, "forward_mean": False} | switches)
+        dx, dweight, _ = _last(dy, x, weight, eps, **{"centered": False, "forward_mean": False} | switches)
         return dx, dweight
 
     return wrong
@@ -900,8 +900,8 @@ for _name, _make, _default in (
         add(
             _name,
             "root-mean-square",
-            "does not subtract the mean anywhere, which is the gradient of RMS norm: centre x, and take mean(g) off g",
-            _make(centred=False, forward_mean=False),
+            "does not subtract the mean anywhere, which is the gradient of RMS norm: center x, and take mean(g) off g",
+            _make(centered=False, forward_mean=False),
         )
         add(
             _name,
@@ -924,10 +924,10 @@ for _name, _make, _default in (
     else:
         add(
             _name,
-            "centres",
+            "centers",
             "takes mean(g) off as layer norm does: RMS norm subtracts no mean, so dx is only projected off x_hat",
-            _make(centred=True),
-            _make(centred=True, forward_mean=True),
+            _make(centered=True),
+            _make(centered=True, forward_mean=True),
         )
     add(
         _name,
@@ -1146,7 +1146,7 @@ EXERCISES = (
         signature_of=_layer,
         torch_truth=_with_default(_torch_layer, 1e-5),
         numpy_truth=_layer,
-        cases=_channels_last_cases(centred=True),
+        cases=_channels_last_cases(centered=True),
         core=True,
         returns=_ALL,
     ),
@@ -1167,7 +1167,7 @@ EXERCISES = (
         signature_of=_rms,
         torch_truth=_with_default(_torch_rms, 1e-6),
         numpy_truth=_rms,
-        cases=_channels_last_cases(centred=False),
+        cases=_channels_last_cases(centered=False),
         returns=_ALL[:2],
     ),
 )

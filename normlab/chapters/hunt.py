@@ -140,7 +140,7 @@ def _are_right(suspects):
 
 GROUPS = {
     "pools": ("axis-0", "everything", "only-last-axis", "all-but-batch", "missing-keepdims"),
-    "spread": ("no-root", "divides-by-n-1", "not-centred", "not-scaled", "root-mean-square"),
+    "spread": ("no-root", "divides-by-n-1", "not-centered", "not-scaled", "root-mean-square"),
     "affine": (
         "scales-bias",
         "drops-weight",
@@ -310,7 +310,7 @@ add(
 add(
     "mutant_hunt",
     "only-the-sum",
-    "adds up the output, and whatever is centred adds up to 0: compare the numbers themselves",
+    "adds up the output, and whatever is centered adds up to 0: compare the numbers themselves",
     _sums,
 )
 add(

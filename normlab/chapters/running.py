@@ -671,7 +671,7 @@ RIGHT = {
     "detached": (),
     "root": lambda var, eps: (var + eps).sqrt(),
     "eps": None,
-    "centres": True,
+    "centers": True,
     "affine": lambda y, weight, bias: y * weight + bias,
     "shape": lambda x: (1, -1, *(1,) * (x.ndim - 2)),
     "affine_crashes": False,
@@ -762,7 +762,7 @@ def _switched():
                 var = self._over(var, n, s.ddof)
             mean = mean.detach() if "mean" in s.detached else mean
             var = var.detach() if "var" in s.detached else var
-            y = (wide - mean.reshape(self._axis_1(x))) if s.centres else wide
+            y = (wide - mean.reshape(self._axis_1(x))) if s.centers else wide
             y = y / s.root(var.reshape(self._axis_1(x)), self.eps)
             if self.weight is not None or s.affine_crashes:
                 y = s.affine(y, self.weight.reshape(shape), self.bias.reshape(shape))
@@ -1036,7 +1036,7 @@ add(
     _wrong(one_pass=True),
     noisy=True,
 )
-add("BatchNorm", "not-centred", "does not subtract the mean: centre first, then scale", _wrong(centres=False))
+add("BatchNorm", "not-centered", "does not subtract the mean: center first, then scale", _wrong(centers=False))
 add(
     "BatchNorm",
     "weight-on-last-axis",
@@ -1222,7 +1222,7 @@ for _slug, _sentence, *_wrongs in (
     ),
     (
         "shift-not-scaled",
-        "leaves bias - mean unscaled: the norm scales what it has centred, (bias - mean) * scale + beta",
+        "leaves bias - mean unscaled: the norm scales what it has centered, (bias - mean) * scale + beta",
         _fold_wrong(bias_of=lambda bias, mean, scale, beta: bias - mean + beta),
     ),
     (

@@ -377,7 +377,7 @@ add(
 )
 add(
     _v,
-    "not-centred",
+    "not-centered",
     "averages the squares of the values themselves: subtract the mean first",
     with_switches(_spread, about=lambda w: w.dtype.type(0)),
 )
@@ -946,7 +946,7 @@ add(
 add(
     _m,
     "empty-pulls-the-mean",
-    "lets an empty part pull the mean towards its 0.0: what has no values has no weight",
+    "lets an empty part pull the mean toward its 0.0: what has no values has no weight",
     _empty_still_pulls,
 )
 add(

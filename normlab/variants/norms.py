@@ -165,7 +165,7 @@ def x_hat(
     eps_rule,
     divisor,
     *,
-    centre="both",
+    center="both",
     one_pass=False,
     root=True,
     fixed_eps=None,
@@ -177,12 +177,12 @@ def x_hat(
     eps = w.dtype.type(eps if fixed_eps is None else fixed_eps)
     count = w.size if axes is None else math.prod(w.shape[a] for a in np.atleast_1d(axes))
     mean = w.mean(axes, keepdims=True)
-    deviation = w if centre == "neither" else w - mean
+    deviation = w if center == "neither" else w - mean
     variance = (w * w).mean(axes, keepdims=True) - mean * mean if one_pass else (deviation**2).mean(axes, keepdims=True)
     if divisor == "divisor-n-1":
         variance = variance * w.dtype.type(count / (count - 1) if count > 1 else np.nan)
     scale = spread(variance, eps, eps_rule, root, floor_std)
-    return (w if centre == "spread" else deviation) / scale
+    return (w if center == "spread" else deviation) / scale
 
 
 def spread(variance, eps, eps_rule, root=True, floor_std=False):
@@ -563,11 +563,11 @@ def _statistics_faults(conventions):
         {"one_pass": True},
         noisy=True,
     )
-    yield Fault("not-centred", "does not subtract the mean: center first, then scale", {"centre": "spread"})
+    yield Fault("not-centered", "does not subtract the mean: center first, then scale", {"center": "spread"})
     yield Fault(
         "root-mean-square",
         "divides by the root mean square and does not subtract the mean: center first",
-        {"centre": "neither"},
+        {"center": "neither"},
     )
     yield Fault(
         "half-statistics",

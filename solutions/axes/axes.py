@@ -239,7 +239,7 @@ check(instance_norm, "instance_norm", part="edges")
 # %% [markdown] about="group_norm"
 # ## group_norm ★
 #
-# Normalize groups of neighbouring channels of each example.
+# Normalize groups of neighboring channels of each example.
 #
 # `group_norm(x, num_groups, weight=None, bias=None, eps=1e-5)`
 #
@@ -387,7 +387,7 @@ check(rms_norm, "rms_norm", part="edges")
 
 # %% [markdown] after="rms_norm"
 # RMS norm keeps the mean and costs one reduction less; many large language models since 2023, LLaMA among them, use it.
-# *Harder:* apply it to an input that is centred already. What have you computed?
+# *Harder:* apply it to an input that is centered already. What have you computed?
 
 # %% [markdown] explain="axes"
 # ## In your own words

@@ -204,8 +204,8 @@ def fold_batch_norm(weight, bias, running_mean, running_var, gamma, beta, eps=1e
     ### BEGIN SOLUTION
     wide = np.promote_types(weight.dtype, np.float32)
     scale = gamma.astype(wide) / np.sqrt(running_var.astype(wide) + eps)
-    centred = -running_mean.astype(wide) if bias is None else bias.astype(wide) - running_mean
-    return (weight * scale[:, np.newaxis]).astype(weight.dtype), (centred * scale + beta).astype(weight.dtype)
+    centered = -running_mean.astype(wide) if bias is None else bias.astype(wide) - running_mean
+    return (weight * scale[:, np.newaxis]).astype(weight.dtype), (centered * scale + beta).astype(weight.dtype)
     ### END SOLUTION
 
 

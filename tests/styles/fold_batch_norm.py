@@ -42,9 +42,9 @@ def einsum(weight, bias, running_mean, running_var, gamma, beta, eps=1e-5):
 def transposed(weight, bias, running_mean, running_var, gamma, beta, eps=1e-5):
     w, b, mean, var, g, shift = wide(weight, bias, running_mean, running_var, gamma, beta)
     scale = g / np.sqrt(var + var.dtype.type(eps))
-    centred = -mean if b is None else b - mean
+    centered = -mean if b is None else b - mean
     folded = (w.T * scale).T
-    return np.ascontiguousarray(folded, dtype=weight.dtype), (shift + centred * scale).astype(weight.dtype)
+    return np.ascontiguousarray(folded, dtype=weight.dtype), (shift + centered * scale).astype(weight.dtype)
 
 
 def one_more_column(weight, bias, running_mean, running_var, gamma, beta, eps=1e-5):
@@ -64,8 +64,10 @@ def in_torch(weight, bias, running_mean, running_var, gamma, beta, eps=1e-5):
         torch.tensor(a.astype(np.float64)) for a in (weight, running_mean, running_var, gamma, beta)
     )
     scale = g * torch.rsqrt(var + eps)
-    centred = -mean if bias is None else torch.tensor(bias.astype(np.float64)) - mean
-    return (w * scale.unsqueeze(1)).numpy().astype(weight.dtype), (centred * scale + shift).numpy().astype(weight.dtype)
+    centered = -mean if bias is None else torch.tensor(bias.astype(np.float64)) - mean
+    return (w * scale.unsqueeze(1)).numpy().astype(weight.dtype), (centered * scale + shift).numpy().astype(
+        weight.dtype
+    )
 
 
 def a_list(weight, bias, running_mean, running_var, gamma, beta, eps=1e-5):

@@ -35,7 +35,7 @@ def split_and_join(x, num_groups, weight=None, bias=None, eps=1e-5):
 
 
 def pooling_matrix(x, num_groups, weight=None, bias=None, eps=1e-5):
-    """Averages over neighbouring channels are a block diagonal matrix; those over positions are plain means."""
+    """Averages over neighboring channels are a block diagonal matrix; those over positions are plain means."""
     check_groups(x, num_groups)
     channels = x.shape[1]
     block = channels // num_groups

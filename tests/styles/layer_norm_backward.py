@@ -110,11 +110,11 @@ def columns(dy, x, weight, eps=1e-5):
 def matrix_products(dy, x, weight, eps=1e-5):
     n = x.shape[-1]
     rows, above = x.reshape(-1, n).astype(float), dy.reshape(-1, n).astype(float)
-    centre = np.eye(n) - 1 / n
-    deviation = rows @ centre
+    center = np.eye(n) - 1 / n
+    deviation = rows @ center
     rstd = np.diag(1 / np.sqrt((deviation**2).mean(1) + eps))
     x_hat = rstd @ deviation
-    g = above @ np.diag(weight.astype(float)) @ centre
+    g = above @ np.diag(weight.astype(float)) @ center
     dx = rstd @ (g - np.diag((g * x_hat).sum(1) / n) @ x_hat)
     ones = np.ones(len(rows))
     return dx.reshape(x.shape).astype(x.dtype), (ones @ (above * x_hat)).astype(x.dtype), (ones @ above).astype(x.dtype)

@@ -29,8 +29,8 @@ def by_function(seed):
 def rounded_at_the_end(seed):
     torch.manual_seed(seed)
     weight, x = torch.empty(1).uniform_(0, 1).double(), torch.empty(2, 1, 2, 2).normal_().double()
-    centred = x - x.mean(dim=(0, 2, 3), keepdim=True)
-    return (centred * torch.rsqrt(centred.square().mean() + 1e-5) * weight).float()
+    centered = x - x.mean(dim=(0, 2, 3), keepdim=True)
+    return (centered * torch.rsqrt(centered.square().mean() + 1e-5) * weight).float()
 
 
 STYLES = [by_hand, by_layer, by_function, rounded_at_the_end]

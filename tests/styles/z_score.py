@@ -36,10 +36,10 @@ def slice_by_slice(x, axis=-1, eps=1e-5):
 
 def centring_matrix(x, axis=-1, eps=1e-5):
     n = x.shape[axis]
-    centre = np.eye(n) - np.full((n, n), 1 / n)
+    center = np.eye(n) - np.full((n, n), 1 / n)
     rows = np.moveaxis(x, axis, -1).astype(np.float64)
     first = rows[..., :1]
-    rows = (rows - first) @ centre  # near zero first: the matrix would multiply the offset's rounding errors
+    rows = (rows - first) @ center  # near zero first: the matrix would multiply the offset's rounding errors
     return np.moveaxis(rows / np.sqrt((rows**2).mean(-1, keepdims=True) + eps), -1, axis).astype(x.dtype)
 
 
