@@ -872,6 +872,13 @@ def bayes_cases():
         Case("confident", "numerics", "log-likelihoods hundreds apart", confident, rows, far=True),
         Case("float32", "numerics", "float32 input", draw(None, -300, np.float32), f"{rows}, in float32", far=True),
         Case(
+            "float16",
+            "numerics",
+            "float16 log-likelihoods near -300",
+            draw(None, -300, np.float16),
+            f"{rows}; it is computed in float32 and returned in float16",
+        ),
+        Case(
             "far-prior",
             "numerics",
             "a log-prior near -2000, known up to a constant",
@@ -1081,6 +1088,9 @@ def instance_norm_cases():
     def make(rng):
         return call(rng, uneven(rng, (3, 4, 5)))
 
+    def one_wide(rng):
+        return call(rng, uneven(rng, (*sizes(rng, 3), 1)))
+
     def one_position(rng):
         return call(rng, uneven(rng, (3, 4, 1)))
 
@@ -1091,6 +1101,13 @@ def instance_norm_cases():
     return (
         *channels_first(call).values(),
         *_without_affine(make),
+        Case(
+            "one-wide",
+            "edges",
+            "images one pixel wide (N, C, H, 1)",
+            one_wide,
+            "each channel of an image has its H positions: mean 0 and variance 1 over them",
+        ),
         Case("one-position", "edges", "one position per channel (N, C, 1)", one_position, error, ValueError),
         Case("no-positions", "edges", "no axis of positions (N, C)", no_positions, error, ValueError),
     )

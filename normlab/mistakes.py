@@ -660,6 +660,20 @@ _add(
 )
 
 
+def _instance_counts_last_axis(x, weight=None, bias=None, eps=1e-5):
+    if x.ndim < 3 or x.shape[-1] == 1:
+        raise ValueError("one position per channel")
+    return _instance_norm(x, weight, bias, eps)
+
+
+_add(
+    "instance_norm",
+    "counts-last-axis",
+    "raises as soon as the last axis has one element: positions are counted over all axes after the channels together",
+    _instance_counts_last_axis,
+)
+
+
 def _instance_last_axis(x, weight=None, bias=None, eps=1e-5):
     if x.size == x.shape[0] * x.shape[1]:
         raise ValueError("one position per channel")
@@ -968,6 +982,7 @@ _add(
         norm=lambda w, a: w.sum(a, keepdims=True),
         bound=lambda size, eps: np.where(np.abs(size) > eps, size, eps),
     ),
+    with_switches(_lp(1), norm=lambda w, a: w.sum(a, keepdims=True), bound=lambda size, eps: size),
 )
 _add("normalize_l1", "l2-norm", "divides by the root of the sum of squares: that is the L2 norm", _lp(2))
 _add(
@@ -1926,6 +1941,14 @@ _add(
     "subtracts-the-prior",
     "divides by the prior: multiply with it (add its log)",
     with_switches(_bayes, joint=lambda p, l: l - p),
+)
+
+_add(
+    _bayes_name,
+    "half-arithmetic",
+    "adds the logs in float16, where a number near -300 has no digits after the point: compute in float32 and cast once at the end",
+    with_switches(_bayes, dtypes={"half": True}),
+    noisy=True,
 )
 
 # ---- the question's output (PyTorch) ---------------------------------------------------------------------------------

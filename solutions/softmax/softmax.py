@@ -265,9 +265,10 @@ compare(prediction, float(weights[0] / weights.sum()))
 def bayes_posterior(log_prior, log_likelihood):
     """Posterior, shape (N, K): each row adds up to 1."""
     ### BEGIN SOLUTION
-    log_joint = log_prior[np.newaxis, :] + log_likelihood
+    wide = np.promote_types(log_likelihood.dtype, np.float32)
+    log_joint = log_prior[np.newaxis, :].astype(wide) + log_likelihood
     joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
-    return joint / joint.sum(axis=1, keepdims=True)
+    return (joint / joint.sum(axis=1, keepdims=True)).astype(log_likelihood.dtype)
     ### END SOLUTION
 
 
