@@ -512,7 +512,7 @@ def test_the_readme_shows_what_the_check_says(repo, tmp_path):
     text = (repo / "README.md").read_text()
     (tmp_path / "mine.py").write_text(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1])
     shown = " ".join(line[2:] for line in text.splitlines() if line.startswith("> "))
-    (command,) = re.findall(r"^    python (-m normlab\.check .*)$", text, flags=re.MULTILINE)
+    (command,) = re.findall(r"^    python (-m normlab\.check \S+ mine\.py)$", text, flags=re.MULTILINE)
     result = subprocess.run([sys.executable, *command.split()], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1, result.stderr
     assert result.stdout.strip() == shown

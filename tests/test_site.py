@@ -558,6 +558,7 @@ def test_a_failing_cell_fails_the_build(tmp_path):
     for name in ("_config.yml", "nbgrader_config.py"):
         shutil.copy(REPO / name, tmp_path)
     shutil.copytree(REPO / "book" / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPO / "book" / "images", tmp_path / "book" / "images")
     shutil.copy(REPO / "book" / "references.bib", tmp_path / "book")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
     head = (REPO / "book" / "index.md").read_text(encoding="utf-8").split("\n# ")[0]

@@ -294,22 +294,28 @@ def layer_norm_backward(eps_rule, divisor, features, factor):
             dx[i] = (above[i] * gain(weight, factor)) @ jacobian
         return back(dx, x), np.einsum("ij,ij->j", above, d / s).astype(x.dtype), above.sum(0).astype(x.dtype)
 
-    def autograd(dy, x, weight, eps=1e-5):
-        import torch
+    def step_by_step(dy, x, weight, eps=1e-5):
+        """Back through variance, root and deviations, one after the other, row by row."""
+        w, above = rows(x).astype(np.float64), rows(dy).astype(np.float64)
+        n, m, a = w.shape[1], divisor_of(w.shape[1], divisor), gain(weight, factor)
+        dx, dweight, dbias = np.zeros(w.shape), np.zeros(n), np.zeros(n)
+        for i, (row, g) in enumerate(zip(w, above, strict=True)):
+            d = row - row.mean()
+            variance = d @ d / m
+            root = math.sqrt(variance + eps if eps_rule == "eps-under" else max(variance, eps))
+            below = math.sqrt(variance) + eps if eps_rule == "eps-outside" else root
+            dbelow = -(g * a) @ d / below**2
+            if eps_rule == "eps-outside":
+                dvariance = dbelow / (2 * math.sqrt(variance))
+            else:
+                dvariance = 0.0 if eps_rule == "eps-floor" and variance <= eps else dbelow / (2 * root)
+            dd = g * a / below + dvariance * 2 * d / m
+            dx[i] = dd - dd.sum() / n
+            dweight += g * d / below
+            dbias += g
+        return back(dx, x), dweight.astype(x.dtype), dbias.astype(x.dtype)
 
-        t = torch.tensor(rows(x).astype(np.float64), requires_grad=True)
-        a = torch.tensor(gain(weight, factor), requires_grad=True)
-        b = torch.zeros(len(weight), dtype=torch.float64, requires_grad=True)
-        d = t - t.mean(1, keepdim=True)
-        variance = d.square().sum(1, keepdim=True) / divisor_of(t.shape[1], divisor)
-        if eps_rule == "eps-outside":
-            y = d / (variance.sqrt() + eps)
-        else:
-            y = d / (variance + eps if eps_rule == "eps-under" else variance.clamp(min=eps)).sqrt()
-        (y * a + b).backward(torch.tensor(rows(dy).astype(np.float64)))
-        return back(t.grad.numpy(), x), a.grad.numpy().astype(x.dtype), b.grad.numpy().astype(x.dtype)
-
-    return [quotient_rule, jacobians, autograd]
+    return [quotient_rule, jacobians, step_by_step]
 
 
 def merge_statistics(middle, spread, order):

@@ -21,12 +21,12 @@ x = (x - x.mean(0)) / (x - x.mean(0)).std()
 
 
 # An eps that does nothing: it is not part of the question. (Take it out when you are done, and see what it does.)
-batch_norm = functools.partial(nn.BatchNorm1d, eps=1e-30)
-layer_norm = functools.partial(nn.LayerNorm, eps=1e-30)
-rms_norm = functools.partial(nn.RMSNorm, eps=1e-30)
+batchnorm = functools.partial(nn.BatchNorm1d, eps=1e-30)
+layernorm = functools.partial(nn.LayerNorm, eps=1e-30)
+rmsnorm = functools.partial(nn.RMSNorm, eps=1e-30)
 
 
-def network(norm=batch_norm, depth=10, width=32, scale=1.0):
+def network(norm=batchnorm, depth=10, width=32, scale=1.0):
     torch.manual_seed(0)
     layers, inputs = [], 64
     for _ in range(depth):
@@ -85,13 +85,13 @@ for rate, distance in zip(tried, apart, strict=True):
 # %% [markdown]
 # ## Try
 #
-# 1. Put `layer_norm` and `rms_norm` in place of `batch_norm` (`network(norm=...)`). Does the same rate make the copies agree?
+# 1. Put `layernorm` and `rmsnorm` in place of `batchnorm` (`network(norm=...)`). Does the same rate make the copies agree?
 # 2. Put `nn.Identity`, which is no norm. Does any rate?
 # 3. Give *all* parameters the larger rate. Why do the copies now part?
 # 4. Take the eps of `1e-30` out of the first cell, so that the norms have their own. What does eps do to the argument?
 
 # %%
-for name, norm in {"layer norm": layer_norm, "RMS norm": rms_norm, "none": nn.Identity}.items():
+for name, norm in {"layer norm": layernorm, "RMS norm": rmsnorm, "none": nn.Identity}.items():
     first = train(network(norm), 0.01, 0.01)
     second = train(network(norm, scale=4.0), 0.01, 0.16)
     print(f"{name:10} largest difference {(second - first).abs().max():.5f}")
