@@ -62,7 +62,8 @@ grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to fe
 # -- Prove and maintain ----------------------------------------------------------------------------------------------
 
 test: book ## everything that proves the project
-	@$(BIN)/python -m pytest
+	@# Two at a time, each file in one process; more would disturb the tests of time limits and threads.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line
 	@$(BIN)/python -B -m grading.parity
