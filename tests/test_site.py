@@ -312,6 +312,18 @@ def test_the_measurement_below_a_prediction_waits_for_the_commitment(prediction)
     assert not tab.locator(".predict-wait").first.is_visible()
 
 
+def test_text_that_is_marked_as_measured_waits_too(browser, site):
+    page = browser.new_page()
+    page.goto((site / "book" / "training.html").as_uri())
+    text = page.locator(".measured").first
+    assert not text.is_visible()
+    for block in page.locator(".predict").all():
+        block.locator("input[type=radio]").first.check()
+        block.get_by_role("button", name="Commit").click()
+    assert text.is_visible()
+    page.close()
+
+
 def test_a_prediction_works_by_keyboard(prediction):
     tab, options, _ = prediction
     block = tab.locator(".predict").first

@@ -21,10 +21,11 @@
     return element;
   }
 
-  /* The cells that stand right below a prediction are its measurement: they show the answer too. */
+  /* The cells that stand right below a prediction are its measurement: they show the answer too. So does text that a page
+     has marked as `measured`, where it stands among or right below them. */
   function measurement(block) {
     const cells = [];
-    for (let next = block.nextElementSibling; next?.classList.contains("cell"); next = next.nextElementSibling) cells.push(next);
+    for (let next = block.nextElementSibling; next?.matches(".cell, .measured"); next = next.nextElementSibling) cells.push(next);
     return cells;
   }
 
