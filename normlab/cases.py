@@ -122,6 +122,9 @@ def along_axis(scale=1.0):
         n = int(rng.integers(3, 7))
         return (uneven(rng, (n, n), scale),), {}
 
+    def three_axes(rng):
+        return (uneven(rng, sizes(rng, 3), scale),), {}
+
     def first_axis(rng):
         return (uneven(rng, sizes(rng, 2), scale),), {"axis": 0}
 
@@ -144,6 +147,7 @@ def along_axis(scale=1.0):
         "vector": Case("vector", "values", "a vector", vector),
         "two-axes": Case("two-axes", "values", "a 2-D array (last axis)", two_axes),
         "square": Case("square", "values", "a square array (last axis)", square),
+        "three-axes": Case("three-axes", "values", "a 3-D array (last axis)", three_axes),
         "first-axis": Case("first-axis", "values", "a 2-D array with axis=0", first_axis),
         "middle": Case("middle", "values", "a 3-D array with axis=1", middle),
         "float32": Case("float32", "numerics", "a float32 array", float32),
@@ -745,6 +749,9 @@ def softmax_cases():
 
 
 def logsumexp_cases():
+    def unit_axis(rng):
+        return (uneven(rng, (2, 1, int(rng.integers(3, 7)))),), {"axis": -1}
+
     return (
         *along_axis().values(),
         *_large_cases("the answer moves with the logits: log(sum(exp(x + c))) = c + log(sum(exp(x)))"),
@@ -759,6 +766,7 @@ def logsumexp_cases():
             "the slice that holds it becomes NaN, so that the fault shows",
         ),
         Case("single", "edges", "slices of a single logit", one_column, "the answer is that logit"),
+        Case("unit-axis", "edges", "an array with another axis of one element", unit_axis, "axis alone is dropped"),
     )
 
 
@@ -923,6 +931,9 @@ def old_output_cases():
 # ---- the family ----------------------------------------------------------------------------------------------------
 
 
+_NAN_SHOWS = "a NaN makes everything in its pool NaN, as in PyTorch, so that the fault shows"
+
+
 def channels_first(call):
     """Cases of a norm over (N, C, positions...). `call(rng, x, eps)` makes (args, kwargs) of x, drawing the rest."""
 
@@ -950,6 +961,11 @@ def channels_first(call):
 
     def half_near(rng):
         return call(rng, (1000 + rng.integers(-3, 4, (4, 6, 7)) / 2).astype(np.float16))
+
+    def with_nan(rng):
+        x = uneven(rng, (3, 6, 4))
+        x[:, :, 3] = np.nan  # in every pool: sums by matrix products spread a NaN into pools that they multiply by 0
+        return call(rng, x)
 
     def strided(rng):
         return call(rng, view(rng, (3, 6, 4, 5)))
@@ -1000,6 +1016,7 @@ def channels_first(call):
             "channels-last", "edges", "images stored channels last, seen as (N, C, H, W)", channels_last
         ),
         "one-example": Case("one-example", "edges", "a single example with positions (1, C, L)", shaped(1, 6, (5, 9))),
+        "nan": Case("nan", "edges", "a NaN in every pool", with_nan, _NAN_SHOWS),
     }
 
 
@@ -1091,6 +1108,13 @@ def instance_norm_cases():
     def one_wide(rng):
         return call(rng, uneven(rng, (*sizes(rng, 3), 1)))
 
+    def two_positions(rng):
+        return call(rng, uneven(rng, (*sizes(rng, 2), 2)))
+
+    def as_many_positions(rng):
+        n = int(rng.integers(4, 8))
+        return call(rng, uneven(rng, (3, n, n)))
+
     def one_position(rng):
         return call(rng, uneven(rng, (3, 4, 1)))
 
@@ -1101,6 +1125,8 @@ def instance_norm_cases():
     return (
         *channels_first(call).values(),
         *_without_affine(make),
+        Case("as-many", "values", "sequences with as many positions as channels", as_many_positions),
+        Case("two-positions", "edges", "two positions per channel (N, C, 2)", two_positions),
         Case(
             "one-wide",
             "edges",
@@ -1137,7 +1163,8 @@ def group_norm_cases():
         return (x, int(rng.choice([4, 5]))), kwargs
 
     def too_many(rng):
-        (x, _), kwargs = call(rng, uneven(rng, (3, 6, 4)))
+        # As many positions as make a reshape into so many groups possible: the error has to be a decision.
+        (x, _), kwargs = call(rng, uneven(rng, (3, 6, 2 * int(rng.integers(2, 6)))))
         return (x, 12), kwargs
 
     error = "no equal groups can be made: ValueError"
@@ -1204,6 +1231,11 @@ def channels_last(with_bias):
     def vector(rng):
         return call(rng, uneven(rng, sizes(rng, 1, 4, 9)))
 
+    def with_nan(rng):
+        x = uneven(rng, (4, 6))
+        x[:, 2] = np.nan
+        return call(rng, x)
+
     half_rule = "the statistics are computed in float32 and the answer is float16"
     return {
         "rows": Case("rows", "values", "a batch of vectors (N, D)", shaped((3, 6), 7)),
@@ -1240,6 +1272,16 @@ def channels_last(with_bias):
         "half-far": Case("half-far", "numerics", "float16 values near 1000", half_near, half_rule, far=True),
         "vector": Case("vector", "edges", "a single vector (D,)", vector),
         "deep": Case("deep", "edges", "a 4-D array", shaped(2, 3, (2, 5), 6)),
+        "deep-inner": Case(
+            "deep-inner", "edges", "a 4-D array with a normalized_shape of two axes", shaped(2, 3, (2, 5), 6, inner=2)
+        ),
+        "three-inner": Case(
+            "three-inner",
+            "edges",
+            "a 4-D array with a normalized_shape of three axes",
+            shaped(3, 2, (3, 6), 4, inner=3),
+        ),
+        "nan": Case("nan", "edges", "a NaN in every pool", with_nan, _NAN_SHOWS),
         "strided": Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
     }
 

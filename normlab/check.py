@@ -78,7 +78,7 @@ def _refusal(bench, candidate, part):
     mistake = bench.name(everywhere, case)
     if mistake is None:  # two faults at once: one of them may still be recognized within the part that failed
         here = {c: o for c, o in everywhere.items() if c.part == case.part}
-        mistake = bench.name(here, case, fewest=2, noisy_too=False)
+        mistake = bench.name(here, case, fewest=2, noisy_too=False, against=everywhere)
     if mistake:
         what = f"{fault}; it {mistake.sentence}" if exercise.explain else mistake.sentence
         return closed(f"{exercise.function}: {expected} {what}"), mistake.slug

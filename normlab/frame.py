@@ -189,7 +189,8 @@ def walk(value, change, kind):
     if isinstance(value, kind):
         return change(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(walk(v, change, kind) for v in value)
+        parts = [walk(v, change, kind) for v in value]
+        return parts if isinstance(value, list) else tuple(parts)  # a named tuple would take its parts one by one
     if isinstance(value, dict):
         return {name: walk(v, change, kind) for name, v in value.items()}
     return value

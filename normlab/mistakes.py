@@ -145,6 +145,13 @@ def _ignoring_eps(right):
     return wrong
 
 
+def _without_nan(right):
+    def wrong(*args, **kwargs):
+        return np.nan_to_num(right(*args, **kwargs))
+
+    return wrong
+
+
 FAMILY = {
     "standardize": _standardize,
     "z_score": _z_score,
@@ -637,6 +644,14 @@ _add(
     _layer_all_but_first,
 )
 _add("layer_norm", "missing-keepdims", _KEEPDIMS, _layer_no_keepdims)
+
+for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm"):
+    _add(
+        _name,
+        "nan-to-num",
+        "replaces NaN by numbers: a NaN that comes in is a fault, and is to show",
+        _without_nan(FAMILY[_name]),
+    )
 
 # ---- instance and group norm -----------------------------------------------------------------------------------------
 

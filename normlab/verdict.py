@@ -334,11 +334,12 @@ class Bench:
             self._mistakes[key] = outcome if self.fault(case, outcome)[0] else None
         return self._mistakes[key]
 
-    def name(self, outcomes, first, fewest=1, noisy_too=True):
+    def name(self, outcomes, first, fewest=1, noisy_too=True, against=()):
         """The known mistake that the candidate's outcomes (case -> Outcome) equal on all cases that tell it apart.
 
         It must explain the failure on the case `first`, and be told apart by at least `fewest` cases; of several, it is
-        the one told apart by most. None if there is none."""
+        the one told apart by most. `against` {case: Outcome}: being right there on a case that the mistake gets wrong
+        speaks against it. None if there is none."""
         best, most = None, fewest - 1
         for mistake in self.mistakes:
             if mistake.noisy and not noisy_too:
@@ -347,7 +348,12 @@ class Bench:
                 if not self.told_apart(mistake, number, first):
                     continue
                 telling = {case: wrong for case in outcomes if (wrong := self.told_apart(mistake, number, case))}
-                if len(telling) > most and all(
+                if len(telling) <= most or any(
+                    self.told_apart(mistake, number, case) and not self.fault(case, outcome)[0]
+                    for case, outcome in dict(against).items()
+                ):
+                    continue
+                if all(
                     self.fault(case, outcomes[case])[0] and _alike(self.right(case), mistake, outcomes[case], wrong)
                     for case, wrong in telling.items()
                 ):

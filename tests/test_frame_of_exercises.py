@@ -1,5 +1,9 @@
 """What chapters may ask of an exercise: answers in several parts, streams, drives, functions handed to a candidate."""
 
+import runpy
+from collections import namedtuple
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -221,6 +225,31 @@ def test_verdicts_are_explained(offered):
     assert sentence(lambda n: True, "is_odd").endswith(
         "yours is wrong about 2; it accepts all: even numbers are refused."
     )
+
+
+def style(exercise, number=0):
+    return runpy.run_path(str(Path(__file__).parent / "styles" / f"{exercise}.py"))["STYLES"][number]
+
+
+def test_a_named_tuple_is_a_tuple():
+    parts = namedtuple("Gradients", "dx dweight dbias")
+    check(
+        lambda dy, x, weight, eps=1e-5: parts(*style("layer_norm_backward")(dy, x, weight, eps)), "layer_norm_backward"
+    )
+
+
+def test_being_right_where_a_mistake_is_wrong_speaks_against_it():
+    """It fails where all is -inf, as one does that starts from 0; but on negative logits that one is wrong too."""
+
+    right = style("online_softmax")
+
+    def candidate(chunks):
+        maximum, normalizer = right(chunks)
+        return (maximum, normalizer) if normalizer else (0.0, 0.0)
+
+    with pytest.raises(CheckFailed) as refusal:
+        check(candidate, "online_softmax")
+    assert refusal.value.mistake is None
 
 
 # -- What is held meanwhile ------------------------------------------------------------------------------------------

@@ -187,6 +187,10 @@ def _masked_softmax_cases():
         x = rng.uniform(11.5, 15, (4, int(rng.integers(30, 50)))).astype(np.float16)
         return (x, _mask(rng, x.shape)), {}
 
+    def half_long(rng):
+        x = rng.uniform(-0.5, 0, (1, int(rng.integers(70_000, 80_000)))).astype(np.float16)
+        return (x, rng.random(x.shape) < 0.98), {}
+
     def half_empty(rng):
         x = uneven(rng, sizes(rng, 2, 4, 8), dtype=np.float16)
         mask = _mask(rng, x.shape)
@@ -250,6 +254,13 @@ def _masked_softmax_cases():
             half,
             "the answer is computed in float32 and returned in float16",
             far=True,
+        ),
+        Case(
+            "float16-long",
+            "numerics",
+            "a float16 row so long that the sum of exponentials overflows float16",
+            half_long,
+            "the sum is taken in float32 and the answer is float16",
         ),
         Case("float16-empty", "numerics", "a float16 row with nothing kept", half_empty, _ZEROS),
         Case("empty-row", "edges", "a row with nothing kept", empty_row, _ZEROS),
@@ -471,6 +482,13 @@ def _attention_cases():
         q, blocks, scale = _problem(rng, np.float16, q_scale=4.0, k_scale=3.0)
         return (q, blocks, scale), {"mask_blocks": _block_masks(rng, q, blocks)}
 
+    def half_products(rng):
+        def large(*shape):
+            return (rng.choice([-1, 1], shape) * rng.integers(250, 350, shape)).astype(np.float16)
+
+        blocks = [(large(n, 64), uneven(rng, (n, 3), dtype=np.float16)) for n in _lengths(rng, 3, 2, 6)]
+        return (large(4, 64), blocks, float(rng.uniform(0.5e-5, 1.5e-5))), {}
+
     def many(rng):
         m, d, e, b = 32, 8, 6, 8
         q = rng.standard_normal((m, d))
@@ -544,6 +562,13 @@ def _attention_cases():
             "hundreds of small blocks",
             many,
             "no more is held than a quarter of what the score matrix takes",
+        ),
+        Case(
+            "float16-products",
+            "numerics",
+            "float16 queries and keys whose products overflow float16",
+            half_products,
+            "the products are taken in float32, before scale makes them small again",
         ),
         Case("no-key", "edges", "queries that may attend to no key", no_key(), zeros),
         Case("no-key-float16", "edges", "float16 queries that may attend to no key", no_key(np.float16), zeros),

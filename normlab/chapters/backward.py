@@ -252,7 +252,7 @@ def _call(rng, x, axis, eps=None):
     dy = uneven(rng, x.shape) + 1.0
     if x.size:
         wide = x.astype(np.float64)
-        dy += (wide - wide.mean()) / wide.std()
+        dy += np.nan_to_num((wide - np.nanmean(wide)) / np.nanstd(wide))
     dy = dy.astype(x.dtype)
     return (dy, x, weight), {} if eps is None else {"eps": eps}
 
@@ -266,6 +266,13 @@ def _drawn(axis, *shape, how=None, eps=None, change=None):
         return _call(rng, x, axis, eps)
 
     return draw
+
+
+_NAN_SHOWS = "dx and dweight are NaN, as in PyTorch, so that the fault shows; dbias knows nothing of x"
+
+
+def _spoil(x):
+    x[..., 1] = np.nan  # in every pool: matrix products spread a NaN into pools that they multiply by 0
 
 
 def _half_many(axis, shape):
@@ -352,6 +359,7 @@ def _channels_last_cases(centered):
         Case("deep", "edges", "a 4-D array", _drawn(-1, 2, 3, (4, 6), 7), f"{summed} all axes but the last"),
         Case("strided", "edges", "a view with strides, not contiguous in memory", _strided(-1, 3, 4, 6)),
         Case("empty", "edges", "a batch of no vectors (0, D)", empty, "a sum of nothing is 0"),
+        Case("nan", "edges", "a NaN in every pool of x", _drawn(-1, 4, 6, change=_spoil), _NAN_SHOWS),
         *(only_centred if centered else ()),
     )
 
@@ -395,6 +403,7 @@ def _channels_first_cases():
             "statistics, dweight and dbias are summed in float32, and the answers are float16",
         ),
         Case("sequences", "edges", "a batch of sequences (N, C, L)", _drawn(1, 4, 3, (5, 9))),
+        Case("nan", "edges", "a NaN in every pool of x", _drawn(1, 4, 3, 5, change=_spoil), _NAN_SHOWS),
         Case("volumes", "edges", "a batch of volumes (N, C, D, H, W)", _drawn(1, 2, 3, 2, (3, 5), 4)),
         Case("one-example", "edges", "a single image (1, C, H, W)", _drawn(1, 1, 3, (4, 7), 2)),
         Case("three", "edges", "three examples and no positions", _drawn(1, 3, (4, 7))),

@@ -270,6 +270,11 @@ def _loss_cases(backward):
         logits[second, 1] = np.inf
         return (logits, target), kwargs
 
+    def kept_nan(rng):
+        (logits, target), kwargs = some_ignored(seven)(rng)
+        logits[np.flatnonzero(target != IGNORE)[1], 0] = np.nan
+        return (logits, target), kwargs
+
     def int32(rng):
         logits = table(rng)
         return (logits, _targets_of(rng, logits).astype(np.int32)), {}
@@ -398,6 +403,9 @@ def _loss_cases(backward):
                 "so many float16 rows that the sum of their losses overflows float16",
                 float16_rows,
                 "the arithmetic is done in float32",
+            ),
+            Case(
+                "kept-nan", "edges", "a NaN in a row that counts", kept_nan, "the loss is NaN, so that the fault shows"
             ),
             Case(
                 "ignored-nan",

@@ -108,7 +108,10 @@ def _kept(module, name):
     """What the module keeps under that name. Errors: Misfit where it has no such attribute."""
     if not hasattr(module, name):
         raise Misfit(f"has no {name}: each name of the text is an attribute, None where nothing is kept")
-    return getattr(module, name)
+    value = getattr(module, name)
+    if name == "num_batches_tracked" and getattr(getattr(value, "dtype", None), "is_floating_point", False):
+        raise Misfit("counts the batches in a floating-point tensor: num_batches_tracked is a tensor of integers")
+    return value
 
 
 def _called(torch, module, x):
@@ -406,6 +409,15 @@ def _module_cases():
             "train train eval",
             *table,
             options={"momentum": 0.3},
+        ),
+        _case(
+            "no-momentum",
+            "edges",
+            "a module with momentum=0.0",
+            "0 is a momentum too, and nothing moves; only None means the plain average",
+            "train train eval",
+            *table,
+            options={"momentum": 0.0},
         ),
         _case(
             "cumulative",

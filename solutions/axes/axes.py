@@ -5,7 +5,8 @@
 # of elements that share one mean. Write each for itself: seeing the same five lines return is the point.
 #
 # In all of them the variance is the biased one, eps stands under the root, `float16` is computed in `float32`, the answer has
-# the shape and dtype of `x`, and `x` stays as it was. Where a text is silent, PyTorch's function of the same name decides.
+# the shape and dtype of `x`, and `x` stays as it was. A NaN makes everything in its pool NaN, so that a fault shows. Where a
+# text is silent, PyTorch's function of the same name decides.
 #
 # Write in the cell that says *your code here*, run it, then run the check cells under it.
 

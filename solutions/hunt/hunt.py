@@ -126,7 +126,8 @@ check(mutant_hunt, "mutant_hunt", part="edges")
 # <details><summary>Hint 3</summary>
 #
 # `y = candidate(x, normalized_shape, **options)` inside `try`, then compare `y.dtype`, `y.shape`, `x` with its copy, and
-# `np.abs(y - wanted).max()` with some units of `np.finfo(x.dtype).eps`.
+# `np.abs(y - wanted).max()` with units of `np.finfo(x.dtype).eps`: a few, where the spread is about 1, and some thousand where
+# a slice has a single number or hardly any spread, since a right one then divides rounding by the root of eps.
 #
 # </details></details></details>
 

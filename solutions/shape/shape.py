@@ -62,8 +62,8 @@ check(histogram_probabilities, "histogram_probabilities", part="edges")
 #
 # <details><summary>Hint 2</summary>
 #
-# `np.histogram(x, edges)` counts by the very rule above, if you like to use it. Divide by the sum of the counts, not by
-# `len(x)`.
+# `np.histogram(x, edges)` counts by the very rule above, if you like to use it (PyTorch's is refused). Divide by the
+# sum of the counts, not by `len(x)`.
 #
 # <details><summary>Hint 3</summary>
 #
