@@ -143,13 +143,17 @@ def _time_limit(seconds):
         return
 
     def ring(signum, frame):
-        raise Stop(f"does not return within {seconds:g} seconds: look for a loop that never ends")
+        if running:
+            raise Stop(f"does not return within {seconds:g} seconds: look for a loop that never ends")
 
-    before = signal.signal(signal.SIGALRM, ring)
+    running, before = True, signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
     try:
         yield
     finally:
+        while running:  # it may ring on this very line
+            with contextlib.suppress(Stop):
+                running = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -251,8 +255,8 @@ def guard(seconds, profile=None):
         contextlib.redirect_stderr(sink),
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
-        _time_limit(seconds),
         _watched(profile),
+        _time_limit(seconds),  # innermost: it must not ring while the others put things back
     ):
         warnings.simplefilter("ignore")
         yield

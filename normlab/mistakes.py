@@ -653,6 +653,27 @@ for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_no
         _without_nan(FAMILY[_name]),
     )
 
+
+def _one_plus(right):
+    def wrong(*args, **kwargs):
+        place = {"batch_norm": 1}.get(right.__name__.strip("_"), None)
+        if place is not None:
+            args = (*args[:place], 1 + args[place], *args[place + 1 :])
+        elif kwargs.get("weight") is not None:
+            kwargs |= {"weight": 1 + kwargs["weight"]}
+        return right(*args, **kwargs)
+
+    return wrong
+
+
+for _name in ("batch_norm", "layer_norm", "instance_norm", "group_norm"):
+    _add(
+        _name,
+        "one-plus-weight",
+        "scales by 1 + weight, as some models store their weights: here it is the weight itself",
+        _one_plus(FAMILY[_name]),
+    )
+
 # ---- instance and group norm -----------------------------------------------------------------------------------------
 
 _add(
@@ -998,6 +1019,15 @@ _add(
         bound=lambda size, eps: np.where(np.abs(size) > eps, size, eps),
     ),
     with_switches(_lp(1), norm=lambda w, a: w.sum(a, keepdims=True), bound=lambda size, eps: size),
+    with_switches(_lp(1), norm=lambda w, a: w.sum(a, keepdims=True)),
+)
+_add(
+    "normalize_l2",
+    "eps-bounds-the-square",
+    "bounds the sum of squares by eps: eps bounds the length itself, max(norm, eps)",
+    with_switches(
+        _lp(2), norm=lambda w, a: (w * w).sum(a, keepdims=True), bound=lambda size, eps: np.sqrt(np.maximum(size, eps))
+    ),
 )
 _add("normalize_l1", "l2-norm", "divides by the root of the sum of squares: that is the L2 norm", _lp(2))
 _add(
@@ -1098,6 +1128,16 @@ _add(
     "divides-by-maximum",
     "divides by the maximum without subtracting the minimum: the smallest value is to become 0",
     with_switches(_min_max, change=lambda w, low, high: w / high),
+    with_switches(_min_max, change=lambda w, low, high: (w - low) / np.where(high > low, high, 1)),
+)
+_add(
+    "min_max",
+    "range-floor",
+    "bounds the range below: only a range of 0 makes a slice constant",
+    *(
+        with_switches(_min_max, change=lambda w, low, high, t=t: (w - low) / np.maximum(high - low, w.dtype.type(t)))
+        for t in TINY
+    ),
 )
 _add(
     "min_max",

@@ -1,5 +1,6 @@
 """The built site: what `make book` left in _build/html, as a file, over http and in a browser."""
 
+import functools
 import http.server
 import importlib
 import re
@@ -170,6 +171,10 @@ def test_no_placeholder_of_the_toolchain(soup, page):
 
 
 def test_targets_of_links_exist(site, soup):
+    @functools.cache
+    def names(path):
+        return {place["id"] for place in BeautifulSoup(path.read_text(), "html.parser").select("[id]")}
+
     for page in PAGES:
         for link in soup(page).select("a[href]"):
             address = urlsplit(link["href"])
@@ -178,8 +183,7 @@ def test_targets_of_links_exist(site, soup):
             target = (site / page).parent / address.path if address.path else site / f"{page}.html"
             assert target.is_file(), f"{page}: {link['href']} leads nowhere"
             if address.fragment and target.suffix == ".html":
-                there = BeautifulSoup(target.read_text(), "html.parser") if address.path else soup(page)
-                assert there.find(id=address.fragment), f"{page}: no place {link['href']}"
+                assert address.fragment in names(target), f"{page}: no place {link['href']}"
 
 
 # -- Exercises -------------------------------------------------------------------------------------------------------
