@@ -1,10 +1,15 @@
 """What all tests share: the rule about skips, the checkout, and tools of the system."""
 
+import http.server
 import os
 import shutil
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tools import screenshots
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -73,3 +78,56 @@ def system_tool(request):
 def chromium(system_tool):
     """Path of an installed Chromium."""
     return system_tool(*CHROMIUM)
+
+
+# -- The built site and a browser: what several files of tests open ---------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site(repo):
+    """Folder of the built site."""
+    folder = repo / "_build" / "html"
+    if not (folder / "index.html").is_file():
+        pytest.fail("There is no built site in _build/html: run `make book` first.", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """A function: path of Chromium -> a browser, started once."""
+    from playwright.sync_api import sync_playwright  # few tests need it
+
+    with sync_playwright() as playwright:
+        browsers = {}
+
+        def start(path):
+            if path not in browsers:
+                browsers[path] = playwright.chromium.launch(executable_path=path, args=screenshots.FLAGS)
+            return browsers[path]
+
+        yield start
+        for browser in browsers.values():
+            browser.close()
+
+
+@pytest.fixture
+def browser(chromium, launch):
+    """A running Chromium."""
+    return launch(chromium)
+
+
+@pytest.fixture(scope="module")
+def server(site):
+    """Address of a web server over the built site."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()

@@ -1,11 +1,9 @@
 """The concept inventory: its questions are well made, its facts are computed, its arithmetic and its page hold."""
 
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
 from functools import partial
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 import torch.nn.functional as F
 import yaml
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 from torch import nn
 
 from normlab import inventory
@@ -570,14 +567,6 @@ def test_the_questions_are_packaged(repo):
 
 
 @pytest.fixture(scope="module")
-def site():
-    folder = screenshots.SITE
-    if not (folder / "book" / "inventory.html").is_file():
-        pytest.fail("There is no built page of the inventory: run `make book` first.", pytrace=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def soup(site):
     return BeautifulSoup((site / "book" / "inventory.html").read_text(encoding="utf-8"), "html.parser")
 
@@ -609,38 +598,6 @@ def test_the_page_leads_from_the_index_and_to_the_sources(site, soup):
     cited = told(soup.article)
     for author in ("Hake, 1998", "Hestenes", "Adams and Wieman, 2011"):
         assert author in cited
-
-
-@pytest.fixture(scope="module")
-def server(site):
-    """Address of a web server over the built site."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def launch():
-    """A function: path of Chromium -> a browser, started once."""
-    with sync_playwright() as playwright:
-        browsers = {}
-
-        def start(path):
-            if path not in browsers:
-                browsers[path] = playwright.chromium.launch(executable_path=path, args=screenshots.FLAGS)
-            return browsers[path]
-
-        yield start
-        for browser in browsers.values():
-            browser.close()
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """The built site: what `make book` left in _build/html, as a file, over http and in a browser."""
 
 import functools
-import http.server
 import importlib
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,7 +13,6 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 
 from tools import screenshots
 
@@ -25,15 +21,6 @@ TOC = yaml.safe_load((REPO / "_toc.yml").read_text())
 CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 PAGES = [TOC["root"], *CHAPTERS]
 PHONE = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="session")
-def site():
-    """Folder of the built site."""
-    folder = REPO / "_build" / "html"
-    if not (folder / "index.html").is_file():
-        pytest.fail("There is no built site in _build/html: run `make book` first.", pytrace=False)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -68,45 +55,6 @@ def exercises(extension):
         return source.read_exercises(path, source.code_stub(REPO)) if path.is_file() else {}
 
     return read
-
-
-@pytest.fixture(scope="module")
-def launch():
-    """A function: path of Chromium -> a browser, started once."""
-    with sync_playwright() as playwright:
-        browsers = {}
-
-        def start(path):
-            if path not in browsers:
-                browsers[path] = playwright.chromium.launch(executable_path=path, args=screenshots.FLAGS)
-            return browsers[path]
-
-        yield start
-        for browser in browsers.values():
-            browser.close()
-
-
-@pytest.fixture
-def browser(chromium, launch):
-    """A running Chromium."""
-    return launch(chromium)
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Address of a web server over the built site."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = partial(Quiet, directory=str(REPO / "_build" / "html"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
 
 
 # -- The pages as files ----------------------------------------------------------------------------------------------

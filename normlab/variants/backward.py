@@ -7,7 +7,7 @@ import numpy as np
 from normlab.cases import Case, affine, uneven
 from normlab.exercises import EXERCISES
 from normlab.frame import wide
-from normlab.variants.family import MUTATES, Choice, Family, Fault, Switch
+from normlab.variants.family import HALF_SQUARES, MUTATES, NARROW, Choice, Family, Fault, Switch
 from normlab.variants.norms import DIVISOR, EPS, FACTOR, spread, torch_x_hat, two_spreads
 
 FEATURES = Switch(
@@ -179,18 +179,8 @@ def _faults(conventions):
             "lines the weight up with the last axis: reshape it so that it meets axis 0 (equal sizes hide this)",
             {"last": True},
         )
-    yield Fault(
-        "half-arithmetic",
-        "computes in float16, where squares overflow: compute in float32 and cast once at the end",
-        {"dtypes": {"half": True}},
-        noisy=True,
-    )
-    yield Fault(
-        "float32-arithmetic",
-        "computes float64 input in float32: keep the arithmetic as wide as the input",
-        {"dtypes": {"narrow": True}},
-        noisy=True,
-    )
+    yield replace(HALF_SQUARES, slug="half-arithmetic")
+    yield NARROW
     yield MUTATES
 
 

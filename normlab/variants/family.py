@@ -290,6 +290,18 @@ def mutating(right):
     return wrong
 
 
+HALF_SQUARES = Fault(
+    "half-statistics",
+    "computes in float16, where squares overflow: compute in float32 and cast once at the end",
+    {"dtypes": {"half": True}},
+    noisy=True,
+)
+NARROW = Fault(
+    "float32-arithmetic",
+    "computes float64 input in float32: keep the arithmetic as wide as the input",
+    {"dtypes": {"narrow": True}},
+    noisy=True,
+)
 MUTATES = Fault("mutates-input", "changes its input: work on a copy", wrap=mutating)
 ALWAYS_FLOAT64 = Fault(
     "always-float64", "returns float64 always: the answer keeps the dtype of the input", wrap=in_float64

@@ -9,7 +9,7 @@ import numpy as np
 from normlab.cases import Case, affine, uneven
 from normlab.exercises import EXERCISES
 from normlab.frame import wide
-from normlab.variants.family import ALWAYS_FLOAT64, MUTATES, Choice, Family, Fault, Switch
+from normlab.variants.family import ALWAYS_FLOAT64, HALF_SQUARES, MUTATES, NARROW, Choice, Family, Fault, Switch
 
 # ---- the switches ----------------------------------------------------------------------------------------------------
 
@@ -569,18 +569,8 @@ def _statistics_faults(conventions):
         "divides by the root mean square and does not subtract the mean: center first",
         {"center": "neither"},
     )
-    yield Fault(
-        "half-statistics",
-        "computes in float16, where squares overflow: compute in float32 and cast once at the end",
-        {"dtypes": {"half": True}},
-        noisy=True,
-    )
-    yield Fault(
-        "float32-arithmetic",
-        "computes float64 input in float32: keep the arithmetic as wide as the input",
-        {"dtypes": {"narrow": True}},
-        noisy=True,
-    )
+    yield HALF_SQUARES
+    yield NARROW
     yield MUTATES
     yield ALWAYS_FLOAT64
 
