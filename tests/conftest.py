@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tools import screenshots
-
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -95,7 +93,9 @@ def site(repo):
 @pytest.fixture(scope="module")
 def launch():
     """A function: path of Chromium -> a browser, started once."""
-    from playwright.sync_api import sync_playwright  # few tests need it
+    from playwright.sync_api import sync_playwright  # few tests need these two
+
+    from tools import screenshots
 
     with sync_playwright() as playwright:
         browsers = {}
