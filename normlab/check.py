@@ -183,6 +183,8 @@ def check(candidate, exercise=None, part=None):
         raise CheckFailed(closed(str(error))) from None
     if wanted.torch_exercise and exercises.torch_or_none() is None:
         raise CheckFailed(f"{wanted.function}: this is an exercise in PyTorch, which is not installed here.")
+    if why_not := wanted.why_not():
+        raise CheckFailed(closed(f"{wanted.function}: {why_not}"))
     if part is not None and part not in cases.PARTS:
         raise CheckFailed(f"there is no part {part!r}: choose among {', '.join(cases.PARTS)}.")
     with np.errstate(all="ignore"):  # whatever the caller has set: wrong answers overflow

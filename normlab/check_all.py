@@ -57,6 +57,8 @@ def _without_a_process(name, found):
         return "missing", f"{name} is not written yet: the file does not define it.", None
     if EXERCISES[name].torch_exercise and torch_or_none() is None:
         return "unchecked", f"{name}: this is an exercise in PyTorch, which is not installed here.", None
+    if why_not := EXERCISES[name].why_not():
+        return "unchecked", closed(f"{name}: {why_not}"), None
     return None
 
 

@@ -30,9 +30,10 @@ class Exercise:
     "samples", judged by their frequencies; "verdicts", a list of True and False; or a (name, kind) for each part of a
     tuple. `drive` uses the candidate where calling it is not enough: it gets the candidate and the case's arguments,
     and what it returns is judged. `explain(args, truth, value)` puts a wrong answer of the right kind into words, as a
-    verb phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them. `mistakes`
-    are the known mistakes of a variant, whose name has its conventions behind a colon; those of the others stand in
-    mistakes.py.
+    verb phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them. `why_not()`
+    says in a clause why the exercise cannot be done here, or gives None. `compile_seconds` are added to the time of a
+    call. `mistakes` are the known mistakes of a variant, whose name has its conventions behind a colon; those of the
+    others stand in mistakes.py.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Exercise:
     drive: Callable = call
     explain: Callable | None = None
     may_call: tuple = ()
+    why_not: Callable = lambda: None
+    compile_seconds: float = 0.0
     mistakes: tuple | None = None
 
     @property
