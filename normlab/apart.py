@@ -35,7 +35,6 @@ def _child(pipe, work, args):
     """Runs in a session of its own, so that everything a file starts ends with it."""
     if hasattr(os, "setsid"):
         os.setsid()
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # has to be there before the file imports triton
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)
