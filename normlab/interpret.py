@@ -121,18 +121,23 @@ class Builder(it.InterpreterBuilder):
 
     def read(self, ptrs, mask, other):
         self.on_time()
-        element, addresses = ptrs.get_element_ty(), ptrs.data
+        element, shape = ptrs.get_element_ty(), ptrs.data.shape
         dtype = it._get_np_dtype(element)
-        ok = self.launch.load(addresses, mask, dtype.itemsize, ptrs.attr.get("argument"))
-        fill = marked(addresses.shape, element)
-        if mask is not None:
+        hidden = mask is not None and not mask.all()
+        view, at, ok = self.launch.load(ptrs.data, mask if hidden else None, dtype.itemsize, ptrs.attr.get("argument"))
+        if ok is None:
+            return it.TensorHandle(view.shadow.read(at, dtype).reshape(shape), element)
+        out = marked(shape, element)  # where nothing may be read
+        if hidden:
             if other is not None:
-                fill = np.where(mask, fill, other.data).astype(dtype, copy=False)
+                np.copyto(out, other.data, where=~mask)
             elif not self.poison:
-                fill = np.where(mask, fill, np.zeros(1, dtype))
-            elif not mask.all():
+                np.copyto(out, dtype.type(0), where=~mask)
+            else:
                 self.poisoned.setdefault(ptrs.attr.get("argument"), element)
-        return it.TensorHandle(it._interpreter.load(addresses, ok, fill, dtype), element)
+        if view is not None:
+            out[ok] = view.shadow.read(at, dtype)
+        return it.TensorHandle(out, element)
 
     def create_store(self, ptr, value, cache, eviction):
         self.write(ptr, value, None)
@@ -147,12 +152,14 @@ class Builder(it.InterpreterBuilder):
         # A value wider than the element would overwrite its neighbors.
         values = np.broadcast_to(value.data, ptrs.data.shape).astype(dtype, copy=False)
         name = ptrs.attr.get("argument")
-        ok = self.launch.store(ptrs.data, mask, dtype.itemsize, name, values)
+        mask = None if mask is None or mask.all() else mask
+        view, at, ok = self.launch.store(ptrs.data, mask, dtype.itemsize, name, values)
         self.look_for_poison(values, element, ok, name)
-        it._interpreter.store(ptrs.data, values, ok)
+        if view is not None:
+            view.shadow.write(at, values.reshape(-1) if ok is None else values[ok])
 
     def look_for_poison(self, values, element, ok, name):
-        if not self.poisoned or not (is_poison(values, element) & ok).any():
+        if not self.poisoned or not (is_poison(values, element) & (True if ok is None else ok)).any():
             return
         sources = ", ".join(str(source) for source in self.poisoned if source) or "memory"
         launch = self.launch
@@ -174,7 +181,8 @@ class Builder(it.InterpreterBuilder):
         wanted = np.broadcast_to(mask.data, ptr.data.shape)
         values = np.broadcast_to(value.data, ptr.data.shape).astype(it._get_np_dtype(element))
         name = ptr.attr.get("argument")
-        ok = self.launch.atomic(ptr.data, wanted, values.itemsize, name)
+        _, _, ok = self.launch.atomic(ptr.data, wanted, values.itemsize, name)
+        ok = wanted if ok is None else ok
         self.look_for_poison(values, element, ok, name)
         op, sem = self.ir_rmw_op_to_interpreter_rmw_op[op], self.ir_sem_to_interpreter_sem[sem]
         before = it._interpreter.atomic_rmw(op, np.ascontiguousarray(ptr.data), values, np.ascontiguousarray(ok), sem)
@@ -184,7 +192,8 @@ class Builder(it.InterpreterBuilder):
         self.on_time()
         element = ptr.get_element_ty()
         dtype, shape = it._get_np_dtype(element), ptr.data.shape
-        ok = self.launch.atomic(ptr.data, None, dtype.itemsize, ptr.attr.get("argument"))
+        _, _, ok = self.launch.atomic(ptr.data, None, dtype.itemsize, ptr.attr.get("argument"))
+        ok = np.ones(shape, bool) if ok is None else ok
         before = np.broadcast_to(cmp.data, shape).astype(dtype)
         sem = self.ir_sem_to_interpreter_sem[sem]
         for k in np.argwhere(ok):
@@ -503,6 +512,18 @@ def _as_method(function):
     return lambda self, *args, **kwargs: function(self, *args, **kwargs)
 
 
+_NP_DTYPES = {}
+
+
+def _np_dtype(dtype, original=it._get_np_dtype):
+    """Asked for at every operation: Triton's own builds a table each time."""
+    scalar = dtype.scalar
+    name = "pointer" if scalar.is_ptr() else scalar.name
+    if name not in _NP_DTYPES:
+        _NP_DTYPES[name] = original(scalar)
+    return _NP_DTYPES[name]
+
+
 _MISSING = object()
 _patches = None
 
@@ -517,7 +538,11 @@ def language():
     global _patches
     if _patches is None:
         _patches = _changes()
-    helpers = [(JITFunction, "__call__", _call_helper), (it.InterpretedFunction, "__call__", _call_helper)]
+    helpers = [
+        (JITFunction, "__call__", _call_helper),
+        (it.InterpretedFunction, "__call__", _call_helper),
+        (it, "_get_np_dtype", _np_dtype),
+    ]
     before = []
     try:
         for obj, name, replacement in (*_patches, *helpers):

@@ -6,6 +6,7 @@ grow with every program and every barrier: a stamp below the launch's first is h
 belongs to another program. Pages of an array that nobody touches cost no memory.
 """
 
+import ctypes
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,6 +74,21 @@ class Shadow:
                 if (array := getattr(self, name)) is not None:
                     setattr(self, name, np.repeat(array, self.unit // unit))
             self.unit = unit
+
+    def memory(self, dtype):
+        """The storage as an array, without a pointer that could lead elsewhere."""
+        whole = self.nbytes // dtype.itemsize * dtype.itemsize
+        return np.ctypeslib.as_array((ctypes.c_ubyte * whole).from_address(self.address)).view(dtype)
+
+    def read(self, at, dtype):
+        """A copy of what lies at positions `at`."""
+        raw = self.memory(np.dtype(f"u{self.unit}"))[at]
+        return raw.copy().view(dtype) if isinstance(at, slice) else raw.view(dtype)
+
+    def write(self, at, values):
+        """Later lanes win where two have the same address."""
+        unit = np.dtype(f"u{self.unit}")
+        self.memory(unit)[at] = np.ascontiguousarray(values).view(unit)
 
     def atomics(self):
         if self.atomic is None:
@@ -216,35 +232,47 @@ class Launch:
         return self.lanes[shape]
 
     def find(self, addresses, ok, size, name, verb):
-        """(view, positions, lanes, ok, fresh offsets): what of an access falls on elements of an argument."""
+        """(view, positions, lanes, lanes that fall on elements - None: all) of an access with mask `ok` or None."""
         view = self.views.get(name)
         if view is None:
             view = self.guess(addresses, ok)
+        flat, mask = addresses.reshape(-1), None if ok is None else ok.reshape(-1)
         lanes = self.lanes_of(addresses.shape)
-        flat = addresses.reshape(-1)
-        mask = None if ok is None else ok.reshape(-1)
         if view is None:
             if mask is None or mask.any():
-                self.tell("out-of-bounds", None, lambda: self.nowhere(flat, mask, verb), verb)
-            return None, None, None, np.zeros(addresses.shape, bool)
-        offset = (flat - np.uint64(view.address)).view(np.int64)
-        index = offset >> view.shift
+                self.tell("out-of-bounds", None, lambda: self.nowhere(verb), verb)
+            return None, None, lanes[:0], np.zeros(addresses.shape, bool)
+        view.shadow.refine(size)
         wide = size >> view.shift if size > view.itemsize else 1
+        if mask is not None:
+            chosen = np.flatnonzero(mask)
+            if chosen.size and chosen[-1] - chosen[0] == chosen.size - 1:
+                chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)
+            flat, lanes = flat[chosen], lanes[chosen]
+        if flat.size == 0:
+            return view, slice(0, 0), lanes, ok
+        offset = (flat - np.uint64(view.address)).view(np.int64)
+        aligned = min(size, view.itemsize) - 1
+        start, n = int(offset[0]), offset.size
+        if wide == 1 and size == view.itemsize and start & aligned == 0:
+            last = start + (n - 1) * size
+            if int(offset[-1]) == last and (n < 3 or (offset[1:] - offset[:-1] == size).all()):
+                start, last = start >> view.shift, last >> view.shift
+                if 0 <= start and last < view.span and (view.members is None or view.members[start : last + 1].all()):
+                    return view, self.neighbors(view, start, n), lanes, ok
+        index = offset >> view.shift
         inside = index.view(np.uint64) < np.uint64(max(0, view.span - wide + 1))
-        if (crooked := (offset & (min(size, view.itemsize) - 1)) != 0).any():
-            inside &= ~crooked
+        if aligned:
+            inside &= (offset & aligned) == 0
         if view.members is not None:
             inside &= view.members[np.where(inside, index, 0)]
-        wanted = inside if mask is None else inside & mask
         if not inside.all():
-            outside = ~inside if mask is None else mask & ~inside
-            if outside.any():
-                self.outside(view, index[outside], verb)
-        everything = wanted.all()
-        if not everything:
-            lanes = lanes[wanted]
-            index = index[wanted]
-        return view, self.positions(view, index, wide), lanes, wanted.reshape(addresses.shape)
+            self.outside(view, index[~inside], verb)
+            offset, lanes = offset[inside], lanes[inside]
+            wanted = np.zeros(addresses.size, bool)
+            wanted[np.arange(addresses.size)[slice(None) if mask is None else chosen][inside]] = True
+            ok = wanted.reshape(addresses.shape)
+        return view, self.positions(view, offset, size), lanes, ok
 
     def guess(self, addresses, ok):
         """The argument in whose storage most of the addresses lie, for pointers that were made from integers."""
@@ -258,16 +286,19 @@ class Launch:
         return best
 
     @staticmethod
-    def positions(view, index, wide):
-        """Positions in the shadow: a slice where they are neighbors, which is much faster than an array."""
+    def neighbors(view, first, n):
+        """Positions of n neighbors: a slice, unless the shadow is finer than the view."""
         shadow = view.shadow
-        per = view.itemsize // shadow.unit * wide
         start = (view.address - shadow.address) // shadow.unit
-        if per == 1 or wide == 1:
-            n = index.size
-            if n and index[-1] - index[0] == n - 1 and (n < 3 or (index[1:] - index[:-1] == 1).all()) and per == 1:
-                return slice(start + int(index[0]), start + int(index[0]) + n)
-        position = start + index * (view.itemsize // shadow.unit)
+        per = view.itemsize // shadow.unit
+        return slice(start + first * per, start + (first + n) * per)
+
+    @staticmethod
+    def positions(view, offset, size):
+        """Positions in the shadow; several for each lane where the access is wider than they are."""
+        shadow = view.shadow
+        position = (offset + (view.address - shadow.address)) // shadow.unit
+        per = size // shadow.unit
         return position if per == 1 else (position[:, None] + np.arange(per)).reshape(-1)
 
     # -- Sentences --
@@ -295,7 +326,7 @@ class Launch:
 
         self.tell("stride" if within else "out-of-bounds", view, sentence, verb)
 
-    def nowhere(self, flat, mask, verb):
+    def nowhere(self, verb):
         return (
             f"program {self.program} {verb}s at an address that belongs to no tensor argument of the launch. Is a "
             "pointer added to something that is not an offset, or was an index loaded where nothing was?"
@@ -341,10 +372,10 @@ class Launch:
         into[1] += moved
 
     def load(self, addresses, ok, size, name):
-        """The lanes that may be loaded."""
+        """(view, positions, lanes that are there): what may be loaded; no view where there is nothing, None for all."""
         view, at, lanes, wanted = self.find(addresses, ok, size, name, "load")
         if view is None or lanes.size == 0:
-            return wanted
+            return None, None, wanted
         shadow, traffic = view.shadow, view.traffic
         traffic.loaded += lanes.size * size
         self.count(view, addresses, at, wanted, lanes.size, size, traffic.loads)
@@ -366,12 +397,12 @@ class Launch:
                 shadow.other_reader[at[others]] = r[others]
         shadow.reader[at] = self.stamp
         shadow.reader_lane[at] = lanes
-        return wanted
+        return view, at, wanted
 
     def store(self, addresses, ok, size, name, values):
         view, at, lanes, wanted = self.find(addresses, ok, size, name, "store")
         if view is None or lanes.size == 0:
-            return wanted
+            return None, None, wanted
         shadow, traffic = view.shadow, view.traffic
         traffic.stored += lanes.size * size
         self.count(view, addresses, at, wanted, lanes.size, size, traffic.stores)
@@ -394,12 +425,12 @@ class Launch:
         if not isinstance(at, slice) and (twice := shadow.writer_lane[at] != lanes).any():
             self.stored_twice(view, at, twice, lanes, values, wanted)
         shadow.stored_in = self.first
-        return wanted
+        return view, at, wanted
 
     def atomic(self, addresses, ok, size, name):
         view, at, lanes, wanted = self.find(addresses, ok, size, name, "atomically update")
         if view is None or lanes.size == 0:
-            return wanted
+            return None, None, wanted
         shadow, traffic = view.shadow, view.traffic
         traffic.atomic += lanes.size * size
         self.count(view, addresses, at, wanted, lanes.size, size, traffic.loads)
@@ -415,7 +446,7 @@ class Launch:
         shadow.other_atomic[at] = a
         shadow.atomic[at] = self.stamp
         shadow.atomic_in = self.first
-        return wanted
+        return view, at, wanted
 
     def against_atomics(self, view, at, lanes, mine):
         shadow = view.shadow
@@ -444,8 +475,7 @@ class Launch:
         """Lanes of one store that meet at one address: harmless only if they bring the same value."""
         if len(at) != lanes.size or values is None:
             return
-        flat = np.broadcast_to(values, wanted.shape).reshape(-1)
-        flat = flat[wanted.reshape(-1)]
+        flat = values.reshape(-1) if wanted is None else values[wanted]
         if len(flat) != len(at):
             return
         order = np.argsort(at, kind="stable")

@@ -114,7 +114,7 @@ class Seen:
             raise ValueError(f"way is 'load', 'store' or None, not {way!r}.")
         pairs = [p for t in self._of(which, kernel) for p in (t.loads, t.stores)[way == "store" : 2 - (way == "load")]]
         moved = sum(p[1] for p in pairs)
-        return sum(p[0] for p in pairs) / moved if moved else None
+        return float(sum(p[0] for p in pairs) / moved) if moved else None
 
     def restored(self, which, kernel=None):
         """How many stores met an element that the same program had stored before."""
