@@ -21,8 +21,10 @@ wrong shapes and types, other devices, and the transforms of torch.func (vmap, j
 """
 
 import ctypes
+import functools
 import math
 import mmap
+import warnings
 
 import torch
 from torch.autograd import Function, forward_ad
@@ -30,7 +32,8 @@ from torch.autograd.graph import increment_version
 from torch.nn import functional as torch_functional
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from normlab import cpu, jit
+from normlab import cpu, cuda, jit
+from normlab.layout import around, memory_format
 
 __all__ = [
     "batch_norm",
@@ -55,10 +58,10 @@ _ops = torch.ops.normlab
 
 def _takes(x, *parameters):
     """Whether the kernels take x, and `parameters` (or None) with it: of x's type, or all float32 beside a half x."""
-    if not isinstance(x, torch.Tensor) or not (x.is_cpu or x.is_meta) or x.layout is not torch.strided:
+    if not isinstance(x, torch.Tensor) or x.layout is not torch.strided:
         return False
     dtype, kind = x.dtype, None
-    if dtype not in _LIKE:
+    if dtype not in _LIKE or not (x.is_cpu or x.is_meta or (x.is_cuda and _on_gpu(dtype))):
         return False
     for parameter in parameters:
         if parameter is not None:
@@ -70,6 +73,18 @@ def _takes(x, *parameters):
         return False
     # Transforms of torch.func, and forward-mode differentiation.
     return not _transforms() and forward_ad._current_level < 0
+
+
+def _on_gpu(dtype):
+    """Whether a GPU's kernels take a dtype. Where they cannot run at all, that is said once."""
+    why_not = cuda.why_not()
+    if why_not and why_not not in _said:
+        _said.add(why_not)
+        warnings.warn(f"normlab's kernels for CUDA are not used, but PyTorch's own functions. {why_not}", stacklevel=4)
+    return why_not is None and dtype is not torch.float64
+
+
+_said = set()
 
 
 def _beside(x, other):
@@ -187,11 +202,19 @@ def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _by_triton(name, *args, **kwargs):
+    """An operator's answer on a GPU. Triton is imported when it is first needed."""
+    from normlab.cuda import ops
+
+    return getattr(ops, name)(*args, **kwargs)
+
+
 def _operator(schema, cpu_kernel, fake, autograd=None):
     """Register normlab::<schema>."""
     name = schema.partition("(")[0]
     _library.define(schema)
     _library.impl(name, cpu_kernel, "CPU")
+    _library.impl(name, functools.partial(_by_triton, name), "CUDA")
     torch.library.register_fake(f"normlab::{name}", fake, lib=_library)
     if autograd is not None:
         _library.impl(name, autograd, "Autograd")
@@ -420,17 +443,6 @@ def rms_norm(input, normalized_shape, weight=None, eps=None, *, out=None):
     return _row_norm(input, weight, None, out, 1, math.prod(shape), 1, eps, False)
 
 
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
-def _memory_format(x):
-    """channels_last, if that is how x stands in memory, else contiguous_format."""
-    format = _CHANNELS_LAST.get(x.dim())
-    if format is None or x.is_contiguous() or not x.is_contiguous(memory_format=format):
-        return torch.contiguous_format
-    return format
-
-
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None):
     """torch.nn.functional.group_norm: pools groups of channels with their positions  [eq-normalize].
 
@@ -451,7 +463,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, *, out=None)
     ):
         return _by_torch(torch_functional.group_norm, out, input, num_groups, weight, bias, eps)
     spec = (num_groups, shape[1] // num_groups, math.prod(shape[2:]), eps, True)
-    y, format = _row_norm(input, weight, bias, out, *spec), _memory_format(input)
+    y, format = _row_norm(input, weight, bias, out, *spec), memory_format(input)
     return y if out is not None or format is torch.contiguous_format else y.contiguous(memory_format=format)
 
 
@@ -533,7 +545,7 @@ def _batch_norm_out(x, weight, bias, means, variances, eps, *, out):
     else:
         statistics = torch.cat((_wide(means, wide), _wide(variances, wide)))
     if x.numel():
-        format = _memory_format(x)
+        format = memory_format(x)
         x, weight, bias = x.contiguous(memory_format=format), _wide(weight, wide), _wide(bias, wide)
         target = out if out.stride() == x.stride() else _empty_like(x, format)
         tensors = (x, target, weight, bias, statistics)
@@ -544,12 +556,12 @@ def _batch_norm_out(x, weight, bias, means, variances, eps, *, out):
 
 
 def _batch_norm_forward(x, weight, bias, means, variances, eps):
-    y = _empty_like(x, _memory_format(x))
+    y = _empty_like(x, memory_format(x))
     return y, _batch_norm_out(x, weight, bias, means, variances, eps, out=y)
 
 
 def _batch_norm_backward(dy, x, weight, statistics, eps, training, want_x, want_weight):
-    format = _memory_format(x)
+    format = memory_format(x)
     dx = _empty_like(x, format) if want_x else x.new_empty(0)
     dweight, dbias = _two_empty(x, x.shape[1] if want_weight else 0)
     if x.numel():
@@ -564,12 +576,12 @@ def _batch_norm_out_fake(x, weight, bias, means, variances, eps, *, out):
 
 
 def _batch_norm_fake(x, weight, bias, means, variances, eps):
-    y = torch.empty_like(x, memory_format=_memory_format(x))
+    y = torch.empty_like(x, memory_format=memory_format(x))
     return y, _batch_norm_out_fake(x, weight, bias, means, variances, eps, out=y)
 
 
 def _batch_norm_backward_fake(dy, x, weight, statistics, eps, training, want_x, want_weight):
-    dx = torch.empty_like(x, memory_format=_memory_format(x)) if want_x else x.new_empty(0)
+    dx = torch.empty_like(x, memory_format=memory_format(x)) if want_x else x.new_empty(0)
     size, wide = x.shape[1] if want_weight else 0, _WIDE[x.dtype]
     return dx, x.new_empty(size, dtype=wide), x.new_empty(size, dtype=wide)
 
@@ -652,6 +664,10 @@ def _update(running_mean, running_var, statistics, momentum, n):
             cpu.move(*addresses, running_mean.numel(), momentum, unbiased, _LIKE[statistics.dtype])
             increment_version(running)
             return
+    if statistics.is_cuda and running_mean.is_contiguous() and running_var.is_contiguous():
+        _by_triton("move", running_mean, running_var, statistics, momentum, unbiased)
+        increment_version(running)
+        return
     means, variances = statistics.chunk(2)
     with torch.no_grad():
         running_mean.mul_(1 - momentum).add_(means, alpha=momentum)
@@ -725,20 +741,11 @@ def batch_norm(
 # ---- Softmax and log-softmax -----------------------------------------------------------------------------------------
 
 
-def _around(x, dim):
-    """x as (outer, length, inner) with `dim` in the middle."""
-    if x.dim() == 0:
-        return 1, 1, 1
-    length = x.size(dim)
-    inner = 1 if dim == x.dim() - 1 else math.prod(x.shape[dim + 1 :])
-    return x.numel() // (length * inner), length, inner
-
-
 def _softmax_out(x, dim, log, *, out):
     if x.numel() == 0:
         return
     x, target = x.contiguous(), out if out.is_contiguous() else _empty_like(out)
-    outer, length, inner = _around(x, dim)
+    outer, length, inner = around(x, dim)
     if inner == 1:
         cpu.softmax(x.data_ptr(), target.data_ptr(), outer, length, log, _threads(), _LIKE[x.dtype])
     else:
@@ -757,7 +764,7 @@ def _softmax_backward(dy, y, dim, log):
     dx = _empty_like(y)
     if y.numel():
         dy, y = dy.contiguous(), y.contiguous()
-        outer, length, inner = _around(y, dim)
+        outer, length, inner = around(y, dim)
         addresses = dy.data_ptr(), y.data_ptr(), dx.data_ptr()
         if inner == 1:
             cpu.softmax_backward(*addresses, outer, length, log, _threads(), _LIKE[y.dtype])
@@ -850,7 +857,7 @@ def _cross_entropy_forward(x, target, weight, reduction, ignore_index, label_smo
     """The loss, and what the backward needs: maximum and normalizer of each target, and what the sum was divided by."""
     wide = _WIDE[x.dtype]
     x, target, weight = x.contiguous(), target.contiguous(), _wide(weight, wide)
-    outer, classes, inner = _around(x, 1)
+    outer, classes, inner = around(x, 1)
     n = outer * inner
     loss = torch.empty(target.shape if reduction < 0 else (), dtype=x.dtype)
     saved = torch.empty(2 * n + 1, dtype=wide)
@@ -881,7 +888,7 @@ def _cross_entropy_backward(dloss, x, target, weight, saved, ignore_index, label
     wide = _WIDE[x.dtype]
     dx = _empty_like(x)
     dloss, x, target, weight = dloss.contiguous(), x.contiguous(), target.contiguous(), _wide(weight, wide)
-    outer, classes, inner = _around(x, 1)
+    outer, classes, inner = around(x, 1)
     n = outer * inner
     tops, itemsize = saved.data_ptr(), saved.itemsize
     cpu.cross_entropy_backward(
