@@ -110,9 +110,9 @@ class Launch:
             kind = f"={_told(values[name])}" if name in values else f": {self.signature[name]}"
             told.append(name + kind + (" % 16" if name in self.divisible else ""))
         told += [f"num_warps={self.num_warps}", f"num_stages={self.num_stages}"]
-        more = {name: value for name, value in self.options.items() if value and not name.startswith("num_")}
-        told += [f"{name}={value}" for name, value in more.items()]
-        return f"{self.kernel}({', '.join(told)})"
+        usual = {"num_warps": self.num_warps, "num_stages": self.num_stages, "debug": False, "instrumentation_mode": ""}
+        told += [f"{name}={value}" for name, value in self.options.items() if (name, value) not in usual.items()]
+        return f"{self.function.__module__.rpartition('.')[2]}.{self.kernel}({', '.join(told)})"
 
 
 def _told(value):
@@ -440,6 +440,9 @@ def _group(i):
 
 def _in_processes(processes):
     """Pairs (i, builds) of the groups, as they become ready."""
+    from triton.runtime.cache import triton_key
+
+    triton_key()  # reads all of Triton: once here, and not once in every process
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork")) as pool:
         with warnings.catch_warnings():
             # Python 3.12 warns of threads. What a child does here, compiling, needs no thread of its parent.
