@@ -82,6 +82,9 @@ def tolerance(truth, plain, dtype, rounded=None, magnitude=0.0):
 # ---- drawing -------------------------------------------------------------------------------------------------------
 
 
+LARGE = 65, 90  # sizes past a block of 64, which most other cases are too small for
+
+
 def sizes(rng, count, low=3, high=8):
     """`count` different sizes in [low, high): axes that cannot be mistaken for one another."""
     return tuple(int(n) for n in rng.choice(np.arange(low, high), count, replace=False))
@@ -143,6 +146,9 @@ def along_axis(scale=1.0):
     def float32(rng):
         return (uneven(rng, sizes(rng, 2), scale, dtype=np.float32),), {}
 
+    def large(rng):
+        return (uneven(rng, sizes(rng, 2, *LARGE), scale),), {}
+
     return {
         "vector": Case("vector", "values", "a vector", vector),
         "two-axes": Case("two-axes", "values", "a 2-D array (last axis)", two_axes),
@@ -153,6 +159,7 @@ def along_axis(scale=1.0):
         "float32": Case("float32", "numerics", "a float32 array", float32),
         "from-the-end": Case("from-the-end", "edges", "a 4-D array with axis=-3", from_the_end),
         "strided": Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
+        "large": Case("large-array", "edges", "a 2-D array with dozens of rows and columns", large),
     }
 
 
@@ -275,10 +282,13 @@ def standardize_cases():
     def strided(rng):
         return (view(rng, sizes(rng, 3)),), {}
 
+    def no_axes(rng):
+        (x,) = _single_number(rng)[0]
+        return (x.reshape(()),), {}
+
     shapes, moments = along_axis(3.0), moments_cases("the whole array")
-    moments["single"] = Case(
-        "single", "edges", "a single number", _single_number, "it is its own mean: the answer is 0"
-    )
+    own_mean = "it is its own mean: the answer is 0"
+    moments["single"] = Case("single", "edges", "a single number", _single_number, own_mean)
     return (
         shapes["vector"],
         shapes["two-axes"],
@@ -286,7 +296,9 @@ def standardize_cases():
         moments.pop("own-eps"),
         shapes["float32"],
         *moments.values(),
+        Case("no-axes", "edges", "an array without axes, of shape ()", no_axes, own_mean),
         Case("strided", "edges", shapes["strided"].kind, strided),
+        shapes["large"],
     )
 
 
@@ -347,6 +359,7 @@ def lp_cases():
             "the norm is computed in float32 and the answer is float16",
         ),
         Case("single", "edges", "slices of a single element", one_column),
+        Case("nan", "edges", "an array with a NaN in it", with_nan, "the slice that holds the NaN becomes NaN"),
     )
 
 
@@ -423,6 +436,17 @@ def _histogram_inputs(rng, count, unequal=True, dtype=np.float64):
     return np.concatenate([skewed, inner, edges]).astype(dtype), edges
 
 
+_BETWEEN_HALVES = "float16 samples and edges that lie between the numbers of float16"
+_EDGE_ITSELF = "each sample is compared with the edge itself, not with the edge rounded to float16"
+
+
+def _between_halves(rng):
+    """Samples from 2048 on, where float16 has the even numbers alone, and odd edges, some of which round down."""
+    edges = 2049.0 + 4 * np.concatenate([[0], np.cumsum(rng.integers(1, 4, int(rng.integers(4, 7))))])
+    samples = 2048 + 2 * rng.integers(0, int(edges[-1] - 2048) // 2 + 3, int(rng.integers(60, 90)))
+    return (np.concatenate([samples, edges - 1, edges + 1]).astype(np.float16), edges), {}
+
+
 def histogram_cases():
     def equal(rng):
         x, edges = _histogram_inputs(rng, int(rng.integers(60, 90)), unequal=False)
@@ -456,6 +480,14 @@ def histogram_cases():
             rng.permutation(np.repeat([0.5, 2.0], [int(rng.integers(4500, 5000)), 700])).astype(np.float16),
             edges,
         ), {}
+
+    def many_bins(rng):
+        edges = _edges(rng, int(rng.integers(*LARGE)), True)
+        return (rng.uniform(edges[0] - 1, edges[-1] + 1, 400), edges), {}
+
+    def one_inside(rng):
+        x, edges = _histogram_inputs(rng, 20)
+        return (np.append(x[(x < edges[0]) | (x > edges[-1])], rng.choice(edges[1:-1]) + 0.125), edges), {}
 
     def one_bin(rng):
         x, _ = _histogram_inputs(rng, 20)
@@ -498,7 +530,16 @@ def histogram_cases():
             half_counts,
             "counts are exact (float16 cannot count past 2048) and the answer is float16",
         ),
+        Case("half-edges", "numerics", _BETWEEN_HALVES, _between_halves, _EDGE_ITSELF),
         Case("one-bin", "edges", "a single bin", one_bin),
+        Case("many-bins", "edges", "dozens of bins", many_bins, far=True),
+        Case(
+            "one-inside",
+            "edges",
+            "samples of which a single one lies inside the edges",
+            one_inside,
+            "its bin gets a share of 1, and the others get 0",
+        ),
         Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
         Case(
             "none-inside",
@@ -536,6 +577,10 @@ def held_out_cases():
         train, edges = _histogram_inputs(rng, int(rng.integers(80, 120)))
         return (train, np.concatenate([edges, edges[-1:]]), edges), {}
 
+    def on_inner_edges(rng):
+        train, edges = _histogram_inputs(rng, int(rng.integers(80, 120)))
+        return (train, rng.permutation(edges[1:-1]), edges), {}
+
     def in_empty_bin(rng):
         train, edges = _histogram_inputs(rng, int(rng.integers(80, 120)))
         return (train[(train < edges[1]) | (train >= edges[2])], edges[:-1] + 0.125, edges), {}
@@ -557,6 +602,21 @@ def held_out_cases():
         (train, test, edges), _ = covered(rng)
         return (train.astype(np.float32), test.astype(np.float32), edges), {}
 
+    def half_edges(rng):
+        (train, edges), _ = _between_halves(rng)
+        return (train, edges[:-1].astype(np.float16) + np.float16(2), edges), {}
+
+    def one_inside(rng):
+        train, edges = _histogram_inputs(rng, 20)
+        middle = (edges[1] + edges[2]) / 2
+        outside = train[(train < edges[0]) | (train > edges[-1])]
+        return (np.append(outside, middle), np.array([middle, edges[1] + 0.125]), edges), {}
+
+    def many_bins(rng):
+        edges = _edges(rng, int(rng.integers(*LARGE)), True)
+        middles = (edges[:-1] + edges[1:]) / 2
+        return (np.concatenate([rng.uniform(edges[0] - 1, edges[-1] + 1, 400), middles]), middles, edges), {}
+
     def none_inside(rng):
         train, edges = _histogram_inputs(rng, 20)
         return (train + 100, edges[:-1], edges), {}
@@ -574,6 +634,13 @@ def held_out_cases():
             "test points exactly on the edges",
             on_edges,
             "a bin holds its left edge, and the last bin its right edge too",
+        ),
+        Case(
+            "inner-edges",
+            "values",
+            "test points exactly on the edges between two bins",
+            on_inner_edges,
+            "a bin holds its left edge",
         ),
         Case(
             "in-empty-bin",
@@ -598,7 +665,16 @@ def held_out_cases():
         ),
         Case("rare", "numerics", "test points in a bin that one of thousands of training points hit", far_below),
         Case("float32", "numerics", "float32 samples", float32),
+        Case("half-edges", "numerics", _BETWEEN_HALVES, half_edges, _EDGE_ITSELF),
         Case("one-test-point", "edges", "a single test point", one_test),
+        Case("many-bins", "edges", "dozens of bins", many_bins),
+        Case(
+            "one-inside",
+            "edges",
+            "training points of which a single one lies inside the edges",
+            one_inside,
+            "one point is a histogram too",
+        ),
         Case(
             "none-inside",
             "edges",
@@ -806,6 +882,9 @@ def gumbel_cases():
     def two(rng):
         return (np.array([0.0, float(rng.uniform(1.0, 2.0))]), seed(rng), SAMPLES), {}
 
+    def many(rng):
+        return (rng.normal(size=int(rng.integers(*LARGE))), seed(rng), SAMPLES // 20), {}
+
     def one(rng):
         return (np.array([0.3]), seed(rng), (2, 3)), {}
 
@@ -827,6 +906,7 @@ def gumbel_cases():
             f"only differences of logits matter: {expect}",
         ),
         Case("minus-inf", "numerics", "a logit of -inf", masked, f"that class is never drawn, and {expect}"),
+        Case("many", "edges", "dozens of classes", many, expect),
         Case("one-class", "edges", "a single class", one, "it is always drawn: index 0"),
         Case("size-0", "edges", "size 0", none, "the answer is an empty array of integers"),
     )
@@ -867,6 +947,10 @@ def bayes_cases():
     def strided(rng):
         return (prior(rng, 4), view(rng, (6, 4))), {}
 
+    def large(rng):
+        samples, classes = sizes(rng, 2, *LARGE)
+        return (prior(rng, classes), rng.normal(size=(samples, classes)) * 2 - 2), {}
+
     rows = "each sample's posterior over the classes sums to 1"
     return (
         Case("few", "values", "a handful of samples and classes", draw(None, -2)),
@@ -902,6 +986,7 @@ def bayes_cases():
             "what is impossible gets posterior 0",
         ),
         Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
+        Case("large-array", "edges", "dozens of samples and of classes", large),
     )
 
 
@@ -931,6 +1016,7 @@ def old_output_cases():
 # ---- the family ----------------------------------------------------------------------------------------------------
 
 
+_ZERO_IS_A_WEIGHT = "0 is a weight too: nothing is left of x_hat"
 _NAN_SHOWS = "a NaN makes everything in its pool NaN, as in PyTorch, so that the fault shows"
 
 
@@ -972,6 +1058,11 @@ def channels_first(call):
 
     def channels_last(rng):
         return call(rng, np.moveaxis(uneven(rng, (3, 4, 5, 6)), -1, 1))
+
+    def zero_weight(rng):
+        args, kwargs = call(rng, uneven(rng, (3, 6, 5)))
+        (kwargs["weight"] if "weight" in kwargs else args[1])[:] = 0
+        return args, kwargs
 
     half_rule = "the statistics are computed in float32 and the answer is float16"
     return {
@@ -1017,6 +1108,8 @@ def channels_first(call):
         ),
         "one-example": Case("one-example", "edges", "a single example with positions (1, C, L)", shaped(1, 6, (5, 9))),
         "nan": Case("nan", "edges", "a NaN in every pool", with_nan, _NAN_SHOWS),
+        "zero-weight": Case("zero-weight", "edges", "a weight of nothing but zeros", zero_weight, _ZERO_IS_A_WEIGHT),
+        "large": Case("large-array", "edges", "a larger batch (N, C, L)", shaped(3, 66, LARGE)),
     }
 
 
@@ -1236,6 +1329,11 @@ def channels_last(with_bias):
         x[:, 2] = np.nan
         return call(rng, x)
 
+    def zero_weight(rng):
+        args, kwargs = call(rng, uneven(rng, (4, 6)))
+        kwargs["weight"][:] = 0
+        return args, kwargs
+
     half_rule = "the statistics are computed in float32 and the answer is float16"
     return {
         "rows": Case("rows", "values", "a batch of vectors (N, D)", shaped((3, 6), 7)),
@@ -1282,7 +1380,9 @@ def channels_last(with_bias):
             shaped(3, 2, (3, 6), 4, inner=3),
         ),
         "nan": Case("nan", "edges", "a NaN in every pool", with_nan, _NAN_SHOWS),
+        "zero-weight": Case("zero-weight", "edges", "a weight of nothing but zeros", zero_weight, _ZERO_IS_A_WEIGHT),
         "strided": Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
+        "large": Case("large-array", "edges", "a larger batch (N, D)", shaped(LARGE, (91, 120))),
     }
 
 

@@ -31,7 +31,7 @@ TORCH_RESCALING = ("normalize", "histogram", "histc", "histogramdd", "histogram_
 
 
 def _torch_standardize(torch, x, eps=1e-5):
-    return torch.nn.functional.layer_norm(x, x.shape, eps=eps)
+    return torch.nn.functional.layer_norm(x.reshape(-1), (x.numel(),), eps=eps).reshape(x.shape)
 
 
 def _torch_z_score(torch, x, axis=-1, eps=1e-5):

@@ -387,6 +387,12 @@ for _name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_no
             "asks for the truth value of the weight (`if weight:`), which an array does not have: `if weight is not None:`",
             _truth_value(_name),
         )
+    _add(
+        _name,
+        "zero-weight-is-none",
+        "takes a weight of nothing but zeros for no weight: only None means none, and 0 times x_hat is 0",
+        _changed_affine(_name, lambda weight, bias: (weight if weight is not None and weight.any() else None, bias)),
+    )
 _add(
     "rms_norm",
     "none-crashes",
@@ -414,6 +420,23 @@ _add(
     "skips-nan",
     "skips the NaN: one that slips in is to show, not to hide",
     with_switches(_standardize, skip_nan=True),
+)
+
+
+def _first_axis_counted(x, eps=1e-5):
+    return _standardize(x, eps) if x.shape[0] else x
+
+
+def _length_asked_for(x, eps=1e-5):
+    return _standardize(x, eps) if len(x) else x
+
+
+_add(
+    "standardize",
+    "needs-an-axis",
+    "asks for the length of a first axis, which an array of shape () does not have: x.size counts all elements",
+    _first_axis_counted,
+    _length_asked_for,
 )
 
 
@@ -1009,6 +1032,19 @@ for _name, _order in (("normalize_l1", 1), ("normalize_l2", 2)):
         "divides by the largest absolute value, which is another norm",
         with_switches(_right, norm=lambda w, a: np.abs(w).max(a, keepdims=True)),
     )
+    _add(
+        _name,
+        "nan-to-num",
+        "replaces NaN by numbers: a NaN that comes in is a fault, and is to show",
+        _without_nan(_right),
+        lambda x, axis=-1, eps=1e-12, right=_right: right(np.nan_to_num(x), axis, eps),
+    )
+    _add(
+        _name,
+        "drops-nan",
+        "loses a NaN where it bounds the norm, as np.fmax does, and a comparison, which is False: np.maximum keeps it",
+        with_switches(_right, bound=np.fmax),
+    )
 _add(
     "normalize_l1",
     "signed-sum",
@@ -1245,6 +1281,15 @@ def _zeros_for_none(density):
     return wrong
 
 
+def _refusing_one(density):
+    def wrong(x, edges):
+        if _counts(x, edges).sum() < 2:
+            raise ValueError("no sample lies inside the edges")
+        return _histogram(density)(x, edges)
+
+    return wrong
+
+
 for _name, _density in (("histogram_probabilities", False), ("histogram_density", True)):
     _width = (lambda w: w) if _density else (lambda w: 1)
     _add(
@@ -1298,6 +1343,19 @@ for _name, _density in (("histogram_probabilities", False), ("histogram_density"
         "none-gives-zeros",
         "returns zeros when no sample is inside, which is no distribution: raise ValueError",
         _zeros_for_none(_density),
+    )
+    _add(
+        _name,
+        "refuses-one-sample",
+        "raises ValueError when a single sample lies inside: only with none at all there is nothing to divide by",
+        _refusing_one(_density),
+    )
+    _add(
+        _name,
+        "rounds-edges",
+        "rounds the edges to the dtype of the samples, which moves samples to other bins: compare with the edges as they are",
+        _histogram(_density, counts=lambda x, e: _counts(x, e.astype(x.dtype))),
+        lambda x, edges, right=_histogram(_density): right(x, edges.astype(x.dtype)),
     )
     _add(
         _name,
@@ -1370,13 +1428,16 @@ def _held_out(
     width=True,
     last_closed=True,
     which=lambda test, edges: test,
+    side="right",
 ):
     n = train_counts(train, edges)
     density = np.pad(n / n.sum() / (np.diff(edges) if width else 1), 1)
     test = which(test, edges)
-    bins = np.searchsorted(edges, test, side="right")
-    if last_closed:
+    bins = np.searchsorted(edges, test, side=side)
+    if last_closed and side == "right":
         bins = np.where(test == edges[-1], len(edges) - 1, bins)
+    if last_closed and side == "left":
+        bins = np.where(test == edges[0], 1, bins)
     return float(score(density[bins]))
 
 
@@ -1394,6 +1455,12 @@ def _held_out_none(train, test, edges):
         return _held_out(train, test, edges)
     except ValueError:
         return -np.inf
+
+
+def _held_out_one(train, test, edges):
+    if len(_inside_only(train, edges)) < 2:
+        raise ValueError("no histogram")
+    return _held_out(train, test, edges)
 
 
 _held = "held_out_log_likelihood"
@@ -1476,6 +1543,28 @@ _add(
     "last-bin-open",
     "gives a test point on the last edge density 0: the last bin is closed on both sides",
     with_switches(_held_out, last_closed=False),
+)
+_add(
+    _held,
+    "left-open",
+    "puts a point on an inner edge into the bin to its left: a bin holds its left edge, and the last bin its right edge too",
+    with_switches(_held_out, side="left"),
+    with_switches(_held_out, side="left", last_closed=False),
+    with_switches(_held_out, side="left", train_counts=lambda x, e: _counts(x, e, side="left")),
+    with_switches(_held_out, side="left", last_closed=False, train_counts=_counts_left_open),
+)
+_add(
+    _held,
+    "rounds-edges",
+    "rounds the edges to the dtype of the points, which moves points to other bins: compare with the edges as they are",
+    lambda train, test, edges: _held_out(train, test, edges.astype(train.dtype)),
+    with_switches(_held_out, train_counts=lambda x, e: _counts(x, e.astype(x.dtype))),
+)
+_add(
+    _held,
+    "refuses-one-point",
+    "raises ValueError when a single training point lies inside: it is a histogram too, only without any there is none",
+    _held_out_one,
 )
 _add(
     _held,
@@ -1881,6 +1970,28 @@ _add(
     "argmin",
     "takes the smallest: the largest noisy logit wins",
     with_switches(_noisy_argmax, pick=np.argmin),
+)
+
+
+def _repeated(arrange):
+    """Half as many samples as asked for, each of them used twice."""
+
+    def wrong(logits, rng, size):
+        shape = _shape_of(size)
+        count = math.prod(shape)
+        return arrange(_noisy_argmax(logits, rng, (count + 1) // 2))[:count].reshape(shape)
+
+    return wrong
+
+
+_add(
+    "gumbel_max",
+    "dependent-samples",
+    "gives samples that depend on one another: each needs noise of its own, used for no other sample",
+    _repeated(lambda drawn: np.repeat(drawn, 2)),
+    _repeated(lambda drawn: np.tile(drawn, 2)),
+    _repeated(lambda drawn: np.concatenate([drawn, drawn[::-1]])),
+    lambda logits, rng, size: np.sort(_noisy_argmax(logits, rng, size), axis=None).reshape(_shape_of(size)),
 )
 _add("gumbel_max", "flat", "returns the samples flat: they have the shape `size`", _flattened)
 _add("gumbel_max", "floats", "returns floats: the indices of the classes are integers", _as_float)

@@ -189,7 +189,7 @@ def _wrong_frequencies(p, samples):
     """What is wrong with samples of the categorical p, or None.
 
     Chernoff's bound: the share q of one class among n draws has probability at most exp(-n kl(q, p)) on either side;
-    over all classes together a right sampler is refused with probability at most FALSE_ALARM.
+    over all classes together a right sampler is refused with probability at most FALSE_ALARM / 2.
     """
     if samples.size == 0:
         return None
@@ -198,11 +198,35 @@ def _wrong_frequencies(p, samples):
     q = _frequencies(samples, len(p))
     if (q[p == 0] > 0).any():
         return "draws a class that has probability 0"
+    if samples.size * _divergence(q, p).max() > np.log(4 * len(p) / FALSE_ALARM):
+        return "draws the classes with other frequencies"
+    return None
+
+
+def _divergence(q, p):
+    """kl(q, p) of yes and no with the shares q instead of p, each entry by itself; 0 where p leaves no choice."""
     with np.errstate(divide="ignore", invalid="ignore"):
         kl = np.where(q > 0, q * np.log(q / p), 0) + np.where(q < 1, (1 - q) * np.log((1 - q) / (1 - p)), 0)
-    kl = np.where((p == 0) | (p == 1), 0, kl)
-    if samples.size * kl.max() > np.log(2 * len(p) / FALSE_ALARM):
-        return "draws the classes with other frequencies"
+    return np.where((p == 0) | (p == 1), 0, kl)
+
+
+def _wrong_pairs(p, samples):
+    """What is wrong with samples whose frequencies are right, or None: whether they depend on one another.
+
+    Two independent samples agree with probability sum(p^2). Neighbors along each axis are paired, each half with the
+    other half, and the samples with their mirror images; in none of these is a sample in two pairs, so Chernoff's bound
+    holds, and a right sampler is refused with probability at most FALSE_ALARM / 2 by all of them together.
+    """
+    flat, half = samples.ravel(), samples.size // 2
+    pairings = [(flat[:half], flat[half : 2 * half]), (flat[:half], flat[::-1][:half])]
+    for axis, length in enumerate(samples.shape):
+        rows = np.moveaxis(samples, axis, 0)[: length // 2 * 2]
+        pairings.append((rows[0::2], rows[1::2]))
+    for one, other in pairings:
+        if one.size:
+            agree = np.mean(one == other)
+            if one.size * _divergence(agree, np.minimum(np.sum(p * p), 1)) > np.log(4 * len(pairings) / FALSE_ALARM):
+                return "draws samples that depend on one another"
     return None
 
 
@@ -233,7 +257,7 @@ def fault_of(right, outcome, hidden):
         if piece.kind == "samples":
             if outcome.idle and value.size and len(piece.value) > 1:
                 return "draws nothing from rng: the randomness is to come from rng.gumbel or rng.random", False
-            wrong = _wrong_frequencies(piece.value, value)
+            wrong = _wrong_frequencies(piece.value, value) or _wrong_pairs(piece.value, value)
         elif piece.explain:
             wrong = None if np.array_equal(value, piece.value) else piece.explain(piece.value, value)
         else:
@@ -345,7 +369,8 @@ class Bench:
             if mistake.noisy and not noisy_too:
                 continue
             for number in range(1 + len(mistake.variants)):
-                if not self.told_apart(mistake, number, first):
+                wrong = self.told_apart(mistake, number, first)
+                if not wrong or not _alike(self.right(first), mistake, outcomes[first], wrong):
                     continue
                 telling = {case: wrong for case in outcomes if (wrong := self.told_apart(mistake, number, case))}
                 if len(telling) <= most or any(

@@ -31,7 +31,7 @@ from torch.nn.functional import softmax as functional_soft
 
 import normlab.reference
 from normlab import check as check_module
-from normlab import exercises, guard
+from normlab import exercises, guard, verdict
 from normlab.check import CheckFailed, check
 from normlab.exercises import truth as the_truth
 from normlab.mistakes import CALLS_THE_ANSWER, MISTAKES, MUTATES_INPUT
@@ -161,6 +161,45 @@ def test_an_error_text_is_shown_only_where_the_inputs_are_public(monkeypatch, tm
 def test_no_sentence_quotes_a_value_of_the_inputs():
     for mistake in MISTAKES["standardize"]:
         assert not any(part.isdigit() and len(part) > 2 for part in fault(mistake.wrong, "standardize").split("."))
+
+
+# ---- samples -------------------------------------------------------------------------------------------------------
+
+
+SOME = np.array([0.1, 0.2, 0.3, 0.4])
+
+
+def drawn(rng, count):
+    return rng.choice(4, count, p=SOME)
+
+
+@pytest.mark.parametrize(
+    "arranged",
+    [
+        lambda rng, n: np.repeat(drawn(rng, n // 2), 2),
+        lambda rng, n: np.tile(drawn(rng, n // 2), 2),
+        lambda rng, n: np.tile(drawn(rng, n // 2), (2, 1)).T,
+        lambda rng, n: np.tile(drawn(rng, n // 2), (2, 1)),
+        lambda rng, n: np.concatenate([half := drawn(rng, n // 2), half[::-1]]),
+        lambda rng, n: np.sort(drawn(rng, n)),
+        # Each of two neighbors from the other end of the distribution: they agree too seldom.
+        lambda rng, n: np.searchsorted(SOME.cumsum()[:3], np.outer(rng.random(n // 2), [1, -1]) % 1, side="right"),
+    ],
+)
+def test_samples_that_depend_on_one_another_are_found(arranged):
+    samples = arranged(np.random.default_rng(5), 20_000)
+    assert verdict._wrong_frequencies(SOME, samples) is None
+    assert verdict._wrong_pairs(SOME, samples) == "draws samples that depend on one another"
+
+
+def test_independent_samples_are_refused_no_more_often_than_stated(monkeypatch):
+    """At a level at which it can be counted: at most half of it for the frequencies, and for the pairs."""
+    rng, level, runs = np.random.default_rng(6), 0.2, 1500
+    monkeypatch.setattr(verdict, "FALSE_ALARM", level)
+    samples = [drawn(rng, (5, 2, 31)) for _ in range(runs)]
+    for wrong in (verdict._wrong_frequencies, verdict._wrong_pairs):
+        refused = sum(wrong(SOME, own) is not None for own in samples)
+        assert 0 < refused <= level / 2 * runs, wrong
 
 
 # ---- what cannot be checked ------------------------------------------------------------------------------------------

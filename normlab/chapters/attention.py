@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 
-from normlab.cases import Case, along_axis, sizes, uneven, view
+from normlab.cases import LARGE, Case, along_axis, sizes, uneven, view
 from normlab.frame import Exercise, Misfit, Once, mistakes_table, tensors_held, with_switches
 
 MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
@@ -444,6 +444,12 @@ def _attention_cases():
     def singles(rng):
         return _problem(rng, lengths=[1] * int(rng.integers(4, 8))), {}
 
+    def large(rng):
+        m, d, e, b, last = sizes(rng, 5, *LARGE)
+        q = rng.standard_normal((m, d)) / 3
+        blocks = [(rng.standard_normal((n, d)) / 3, uneven(rng, (n, e))) for n in (b, last)]
+        return (q, blocks, float(rng.uniform(0.55, 0.85))), {"mask_blocks": _block_masks(rng, q, blocks)}
+
     def masked(dtype=np.float64):
         def draw(rng):
             q, blocks, scale = _problem(rng, dtype)
@@ -576,6 +582,7 @@ def _attention_cases():
         Case("masked-later", "edges", "later blocks that most queries may not see", masked_block(1, 3), later),
         Case("singles", "edges", "blocks of a single key", singles),
         Case("strided", "edges", "views with strides, not contiguous in memory", strided),
+        Case("large-array", "edges", "dozens of queries, keys and features, with masks", large),
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from normlab import reference
-from normlab.cases import Case, affine, sizes, uneven, view
+from normlab.cases import LARGE, Case, affine, sizes, uneven, view
 from normlab.frame import Exercise, given, in_float64, mistakes_table, wide
 
 MISTAKES, add = mistakes_table()
@@ -195,6 +195,9 @@ def _numerical_gradient_cases():
     def one_row(rng):
         return rng.standard_normal((1, int(rng.integers(5, 9))))
 
+    def large(rng):
+        return rng.standard_normal(int(rng.integers(*LARGE)))
+
     every = "each element is moved by itself, up and down by h, and all outputs that move count"
     at_h = "the quotient is (L(x + h) - L(x - h)) / 2h at the h of the call, here a large one, with L = sum(f(x) * dy)"
     return (
@@ -238,6 +241,7 @@ def _numerical_gradient_cases():
         ),
         case("loss", "edges", "a function that returns a single number", log_sum, 1e-3, table, every),
         case("one-row", "edges", "an x of a single row (1, D)", normalized_rows, 1e-3, one_row, every),
+        case("large-array", "edges", "an x of dozens of elements", normalized_rows, 1e-3, large, every),
     )
 
 
@@ -360,6 +364,7 @@ def _channels_last_cases(centered):
         Case("strided", "edges", "a view with strides, not contiguous in memory", _strided(-1, 3, 4, 6)),
         Case("empty", "edges", "a batch of no vectors (0, D)", empty, "a sum of nothing is 0"),
         Case("nan", "edges", "a NaN in every pool of x", _drawn(-1, 4, 6, change=_spoil), _NAN_SHOWS),
+        Case("large-array", "edges", "a larger batch (N, D)", _drawn(-1, LARGE, (91, 120))),
         *(only_centred if centered else ()),
     )
 
@@ -409,6 +414,7 @@ def _channels_first_cases():
         Case("three", "edges", "three examples and no positions", _drawn(1, 3, (4, 7))),
         Case("one-channel", "edges", "a single channel", _drawn(1, (4, 8), 1, 3)),
         Case("strided", "edges", "a view with strides, not contiguous in memory", _strided(1, 4, 3, 5)),
+        Case("large-array", "edges", "a larger batch (N, C, L)", _drawn(1, 3, 66, LARGE)),
     )
 
 

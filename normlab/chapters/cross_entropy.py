@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from normlab import reference
-from normlab.cases import Case, along_axis, one_column, sizes, uneven, view, with_nan
+from normlab.cases import LARGE, Case, along_axis, one_column, sizes, uneven, view, with_nan
 from normlab.frame import Exercise, in_float64, mistakes_table, wide, with_switches
 
 IGNORE = -100  # PyTorch's ignore_index
@@ -288,6 +288,9 @@ def _loss_cases(backward):
         logits = table(rng)
         return (logits, _classes(rng, *logits.shape, last=True)), {}
 
+    def large(rng):
+        return uneven(rng, sizes(rng, 2, *LARGE))
+
     def strided(rng):
         logits = view(rng, (5, 6))
         return (logits, np.repeat(_targets_of(rng, logits), 2)[::2]), {}
@@ -301,6 +304,7 @@ def _loss_cases(backward):
             "class": "any value can be the one to ignore, a class as well: rows of that target get 0",
             "minus": "a logit of -inf has probability 0",
             "none": "no row counts: every gradient is 0",
+            "nan": "its gradient is NaN, so that the fault shows",
         }
     else:
         expect = {
@@ -310,6 +314,7 @@ def _loss_cases(backward):
             "class": "any value can be the one to ignore, a class as well: the mean runs over the other rows",
             "minus": "a right class of probability 0 costs infinitely much",
             "none": "there is nothing to average: the loss is NaN, as in PyTorch",
+            "nan": "the loss is NaN, so that the fault shows",
         }
     listed = [
         Case("few", "values", "a handful of rows and classes", with_targets(table)),
@@ -394,6 +399,8 @@ def _loss_cases(backward):
         Case("last-class", "edges", "targets that name the last class", last_class),
         Case("one-row", "edges", "a single row", one_row),
         Case("strided", "edges", "logits and targets with strides, not contiguous in memory", strided),
+        Case("large-array", "edges", "dozens of rows and classes, and ignored rows", some_ignored(large)),
+        Case("kept-nan", "edges", "a NaN in a row that counts", kept_nan, expect["nan"]),
     ]
     if not backward:
         listed += [
@@ -403,9 +410,6 @@ def _loss_cases(backward):
                 "so many float16 rows that the sum of their losses overflows float16",
                 float16_rows,
                 "the arithmetic is done in float32",
-            ),
-            Case(
-                "kept-nan", "edges", "a NaN in a row that counts", kept_nan, "the loss is NaN, so that the fault shows"
             ),
             Case(
                 "ignored-nan",
@@ -474,6 +478,12 @@ def _softmax_backward_cases():
         n = sizes(rng, 1)[0]
         return (uneven(rng, (n, 1)), np.ones((n, 1))), {}
 
+    def spoiled(rng):
+        shape = sizes(rng, 2)
+        dy = uneven(rng, shape)
+        dy[1, 1] = np.nan
+        return (dy, _weights(rng, shape)), {}
+
     near = "a constant added to a slice of dy changes nothing"
     listed = (
         Case("vector", "values", "a vector", both(lambda rng: sizes(rng, 1, 4, 9))),
@@ -498,6 +508,8 @@ def _softmax_backward_cases():
         Case("from-the-end", "edges", "4-D arrays with axis=-3", both(lambda rng: sizes(rng, 4, 2, 6), axis=-3)),
         Case("strided", "edges", "views with strides, not contiguous in memory", strided),
         Case("single", "edges", "slices of a single element", single, "its weight is 1 always: the answer is 0"),
+        Case("nan", "edges", "a NaN in dy", spoiled, "the slice that holds it becomes NaN, so that the fault shows"),
+        Case("large-array", "edges", "arrays with dozens of rows and columns", both(lambda rng: sizes(rng, 2, *LARGE))),
     )
     # The weights add up to 1 only up to their rounding, and what that does to the answer is not the candidate's doing.
     return tuple(dataclasses.replace(case, far=True) for case in listed)
@@ -1348,6 +1360,13 @@ add(
     noisy=True,
     trace=_narrow,
 )
+add(
+    _name,
+    "nan-to-num",
+    "replaces NaN by numbers: a NaN in a row that counts is a fault, and is to show",
+    with_switches(_cross_entropy_backward, after=np.nan_to_num),
+    with_switches(_cross_entropy_backward, gradient=lambda w, y: np.nan_to_num(_softmax(w)) - y),
+)
 add(_name, "mutates-input", "changes its input: work on a copy", _mutating(_cross_entropy_backward))
 add(
     _name,
@@ -1524,6 +1543,14 @@ add(
     with_switches(_softmax_backward, dtypes=NARROW),
     noisy=True,
     trace=_narrow,
+)
+add(
+    _name,
+    "nan-to-num",
+    "replaces NaN by numbers: a NaN in dy is a fault, and is to show",
+    with_switches(_softmax_backward, gradient=lambda dy, y, s: np.nan_to_num(y * (dy - s))),
+    with_switches(_softmax_backward, inner=lambda dy, y, axis: np.nansum(y * dy, axis, keepdims=True)),
+    lambda dy, y, axis=-1: _softmax_backward(np.nan_to_num(dy), y, axis),
 )
 add(_name, "mutates-input", "changes its input: work on a copy", _mutating(_softmax_backward))
 add(

@@ -6,6 +6,7 @@ BatchNorm is judged step by step against torch.nn.BatchNorm1d, 2d and 3d. A case
     train X, eval X             switch the mode and call the module
     train+backward X DY         the same, and then the gradients of sum(output * DY); eval+backward likewise
     train+bfloat16 X            the same with X in bfloat16
+    eval+no_grad X              the same under torch.no_grad()
     affine W B                  set weight and bias
     load W B MEAN VAR COUNT     load_state_dict, as from PyTorch's
     double                      module.double(), which has to move the statistics as well
@@ -22,7 +23,7 @@ import types
 import numpy as np
 
 from normlab import reference
-from normlab.cases import Case, affine, sizes, uneven, view
+from normlab.cases import LARGE, Case, affine, sizes, uneven, view
 from normlab.frame import Exercise, Misfit, mistakes_table
 
 MISTAKES, add = mistakes_table()
@@ -153,7 +154,7 @@ def _take_through(torch, module, script, arrays, options):
             # The truth's float64 is not rounded on the way in, which in these cases would change nothing.
             x = given[0].to(torch.bfloat16) if suffix == "bfloat16" and wide == torch.float32 else given[0]
             x = x.detach().requires_grad_() if suffix == "backward" else x
-            with torch.enable_grad():
+            with torch.set_grad_enabled(suffix != "no_grad"):
                 y = _called(torch, module, x)
                 gradients += _gradients(module, x, y, given[1]) if suffix == "backward" else []
             y = y.detach().flatten()
@@ -344,6 +345,11 @@ def _constant(rng):
     x, z = _batches(rng, (6, c), (4, c))
     x[:, 0] = 2.5
     return ("train eval", [x, z], c), {}
+
+
+def _large(rng):
+    c = int(rng.integers(*LARGE))
+    return ("affine train eval", [*affine(rng, c, np.float32), *_batches(rng, (91, c), (97, c))], c), {}
 
 
 def _channels_last(rng):
@@ -615,6 +621,15 @@ def _module_cases():
         ),
         _case("volumes", "edges", "batches of volumes (N, C, D, H, W)", pools, "affine train eval", volume, volume),
         Case("channels-last", "edges", "images stored channels last, seen as (N, C, H, W)", _channels_last, pools),
+        Case("large-array", "edges", "larger batches (N, C)", _large, pools),
+        _case(
+            "no-grad",
+            "edges",
+            "training and eval steps under torch.no_grad()",
+            "the module does the same whether gradients are asked for or not",
+            "train+no_grad eval+no_grad train+no_grad eval+no_grad",
+            *table,
+        ),
         _case(
             "one-example",
             "edges",
@@ -689,7 +704,7 @@ RIGHT = {
     "affine_crashes": False,
     "checks_axes": True,
     "checks_count": "own",  # "training", False
-    "mutates": False,
+    "mutates": False,  # "quietly" while gradients are off
     "casts_back": True,
 }
 
@@ -751,7 +766,7 @@ def _switched():
             s = SWITCHES[self.number]
             if s.checks_axes and not 2 <= x.ndim <= 5:
                 raise ValueError("2 to 5 axes")
-            if s.mutates:
+            if s.mutates and not (s.mutates == "quietly" and torch.is_grad_enabled()):
                 x.data.sub_(1)
             wide = x.to(torch.promote_types(x.dtype, torch.float32)) if s.wide else x
             axes, n, shape = s.axes(x), s.count(x), s.shape(x)
@@ -1074,7 +1089,13 @@ add(
     "does not look at the number of axes: 2 to 5 are allowed, and anything else is a ValueError",
     _wrong(checks_axes=False),
 )
-add("BatchNorm", "mutates-input", "changes its input: work on a copy", _wrong(mutates=True))
+add(
+    "BatchNorm",
+    "mutates-input",
+    "changes its input: work on a copy",
+    _wrong(mutates=True),
+    _wrong(mutates="quietly"),
+)
 
 
 # ---- fold_batch_norm -------------------------------------------------------------------------------------------------
@@ -1124,6 +1145,12 @@ def _fold_cases():
         beta = beta - (bias - mean) * gamma / np.sqrt(var)
         return tuple(a.astype(np.float16) for a in (weight, bias, mean, var, gamma, beta)), {}
 
+    def with_nan(rng):
+        # In the variance alone: a product with a diagonal matrix spreads a NaN of the others over all outputs.
+        args = layer(rng, *sizes(rng, 2))
+        args[3][1] = np.nan
+        return tuple(args), {}
+
     def strided(rng):
         args = layer(rng, 4, 6)
         args[0] = view(rng, (4, 6))
@@ -1164,6 +1191,14 @@ def _fold_cases():
             "no-bias-32", "edges", "a float32 layer without a bias (None)", shaped(bias=False, dtype=np.float32), none
         ),
         Case("strided", "edges", "views with strides, not contiguous in memory", strided),
+        Case(
+            "nan",
+            "edges",
+            "a running variance with a NaN in it",
+            with_nan,
+            "that output's row and bias become NaN, so that the fault shows",
+        ),
+        Case("large-array", "edges", "a layer with dozens of inputs and outputs", shaped(LARGE, (91, 120))),
     )
 
 
@@ -1180,6 +1215,7 @@ def _fold_wrong(
     default_eps=1e-5,
     swapped=False,
     widens=False,
+    after=None,
 ):
     """A right fold but for its switches."""
 
@@ -1198,6 +1234,8 @@ def _fold_wrong(
         scale = gammas(gamma) * root(var, np.dtype(arithmetic).type(eps if fixed_eps is None else fixed_eps))
         folded = w * rows(weight_scale(scale, gamma))
         shift = None if b is None and none == "stays none" else bias_of(b, mean, scale, beta)
+        if after:
+            folded, shift = after(folded), after(shift)
         if widens:
             return folded, shift
         return folded.astype(dtype), shift if shift is None else shift.astype(dtype)
@@ -1318,6 +1356,12 @@ for _slug, _sentence, *_wrongs in (
         "always-float64",
         "returns float64 always: the answer keeps the dtype of the weight",
         _fold_wrong(widens=True),
+    ),
+    (
+        "nan-to-num",
+        "replaces NaN by numbers: statistics that hold one are a fault, and it is to show",
+        _fold_wrong(after=np.nan_to_num),
+        _fold_wrong(root=lambda var, eps: np.nan_to_num(1 / np.sqrt(var + eps))),
     ),
     ("mutates-input", "changes its input: work on a copy", _fold_in_place),
 ):

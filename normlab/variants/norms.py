@@ -467,7 +467,8 @@ def _standardize_cases(conventions):
     def pair(rng):
         return (uneven(rng, (2, 2)),), {}
 
-    yield from _adapted("standardize", conventions)
+    # Where rows or columns are pooled there has to be one, and over n-1 a single number has no variance.
+    yield from _adapted("standardize", conventions, skip=("no-axes",))
     yield _both_sides(both)
     yield Case("pair", "edges", "a table of two rows and two columns", pair)
 
@@ -494,6 +495,7 @@ _LAST_KINDS = {
     "volume": "a batch of volumes (N, D, H, W, C)",
     "one-example": "a single example with positions (1, L, C)",
     "one-pixel": "one example of one position (1, 1, 1, C)",
+    "large-array": "a larger batch (N, L, C)",
 }
 
 
@@ -516,6 +518,7 @@ def _layer_norm_cases(conventions):
         "tokens": "a batch of sequences, features first (D, N, L)",
         "two-inner": "a batch with a normalized_shape of two axes (H, W, N)",
         "deep": "a 4-D array, features first",
+        "large-array": "a larger batch, features first (D, N)",
     }
     yield from _adapted("layer_norm", conventions, change, kinds if leading else None, ("strided",) if leading else ())
     yield _both_sides(both)

@@ -205,7 +205,7 @@ compare(prediction, (b[0].norm() / a[0].norm()).item())
 #
 # One row `[0, 0]` with target 0: the probabilities are 0.5 and 0.5, and the gradient is `[-0.5, 0.5]`. The right logit is to
 # go up, the other one down, by as much. With two such rows each gets half of it, because the loss is a mean. A row that is
-# ignored gets 0, and when all are ignored everything is 0.
+# ignored gets 0, and when all are ignored everything is 0. A row that counts and holds a NaN gets NaN.
 
 
 # %% solution="cross_entropy_backward"
@@ -268,7 +268,7 @@ check(cross_entropy_backward, "cross_entropy_backward", part="edges")
 #
 # With `y = [0.5, 0.5]` and `dy = [1, 0]` the answer is `[0.25, -0.25]`. With `dy = [1, 1]`, or any other constant, it is
 # `[0, 0]`: the outputs add up to 1 always, so a loss that only looks at their sum has nothing to gain. Take `y` as it is given:
-# where `float16` has rounded it, so be it.
+# where `float16` has rounded it, so be it. A NaN in `dy` makes its slice NaN, so that it shows.
 
 
 # %% solution="softmax_backward"

@@ -5,8 +5,8 @@
 # `axis`, and all four are a few lines long; what differs is what they promise.
 #
 # In all of them the answer has the shape and dtype of `x`, and `x` stays as it was. `float16` is computed in `float32` and
-# turned back at the end: sums and squares of a few hundred overflow it. A NaN makes its slice NaN, but for `min_max`, where
-# nothing is asked.
+# turned back at the end: sums and squares of a few hundred overflow it. A NaN makes its slice NaN, all of it, as in PyTorch:
+# `np.maximum` keeps a NaN, `np.fmax` and a comparison lose it. (Of `min_max` nothing is asked there.)
 #
 # Write in the cell that says *your code here*, run it, then run the check cells under it: you are right, or you read in
 # one sentence what is wrong.

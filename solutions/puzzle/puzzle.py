@@ -48,7 +48,7 @@ compare(prediction, (norm(1000 * batch).std() / norm(batch).std()).item())
 #
 # | | |
 # |---|---|
-# | `x` | floating-point array of any shape |
+# | `x` | floating-point array of any shape, `()` among them |
 # | `eps` | a small positive number, added to the variance under the root |
 # | returns | an array of the same shape and dtype; `x` itself stays as it was |
 #

@@ -57,10 +57,10 @@ compare(prediction, nn.BatchNorm1d(1).eval()(x).std().item())
 # | in training | normalizes by the batch's mean and *biased* variance (over n), then counts the batch and updates: running = (1 - momentum) · running + momentum · batch, with the variance over *n - 1* in `running_var` |
 # | in eval mode | normalizes by the running statistics and changes nothing. Without tracking it uses the batch here too |
 # | `momentum=None` | the new batch gets the weight 1 / `num_batches_tracked`: the plain average over all batches so far |
-# | input | 2 to 5 axes, the channel is axis 1; n counts examples and positions. Any other number of axes is a `ValueError` |
+# | input | 2 to 5 axes, the channel is axis 1; n counts examples and positions. Any other number of axes is a `ValueError`. The input stays as it was |
 # | one value per channel | is a `ValueError` wherever the batch's own statistics are used |
 # | dtypes | `float16` and `bfloat16` are computed in `float32`, and the output has the dtype of the input |
-# | gradients | flow through the batch's mean and variance. What is kept holds on to no graph |
+# | gradients | flow through the batch's mean and variance. What is kept holds on to no graph. Under `torch.no_grad()` the module does the same |
 # | `state_dict` | has the five names above and no others, so that it can be exchanged with PyTorch's |
 #
 # One channel, the batch `[[1], [3]]`, a new module in training. The mean is 2, the biased variance 1, so the output is `[[-1], [1]]` (without
@@ -191,7 +191,8 @@ compare(prediction, (step[1] - step[0]).item())
 # | `eps` | added to the variance, under the root |
 # | returns | a tuple (weight, bias) of the shapes (out, in) and (out,), in the dtype of `weight`. There is always a bias |
 #
-# `float16` is computed in `float32`, and the arguments stay as they were.
+# `float16` is computed in `float32`, and the arguments stay as they were. A NaN in the statistics shows: the row and the bias
+# of that output become NaN.
 #
 # One input, one output: weight `[[3]]`, bias `[1]`, running mean 2, running variance 4, gamma 6, beta 5, eps 0. The scale is 6 / 2 = 3, so
 # the new weight is `[[9]]` and the new bias (1 - 2) · 3 + 5 = 2. Try $x = 1$: the old way gives 4, then (4 - 2) / 2 · 6 + 5 = 11, and the new

@@ -30,6 +30,9 @@ from normlab.predict import compare
 # A bin holds its left edge and not its right one; the last bin holds both. Samples outside the edges do not count, neither
 # above nor below the fraction bar.
 #
+# A sample is compared with the edge as it is: an edge that is rounded to the dtype of `x` first may end up on the other side
+# of a sample. And a single sample inside the edges is enough.
+#
 # The samples `[0, 0.5, 1, 2, 7]` and the edges `[0, 1, 2]`: the first bin holds 0 and 0.5, the second holds 1 and
 # 2, and 7 is outside. So the answer is `[0.5, 0.5]`.
 

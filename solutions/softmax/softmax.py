@@ -173,8 +173,9 @@ check(logsumexp, "logsumexp", part="edges")
 # largest. For logits `[0, 0]` both classes win half of the time, and with logits `[0, log 3]` the second wins three times
 # in four.
 #
-# The check draws 100,000 samples of each kind and compares frequencies. A right sampler is refused with a probability of
-# less than one in a hundred million.
+# The check draws 100,000 samples of each kind and compares frequencies. It also looks whether samples depend on one another:
+# two of them agree as often as chance has it, and a draw that is used twice agrees with itself. A right sampler is refused
+# with a probability of less than one in a hundred million.
 
 
 # %% solution="gumbel_max"

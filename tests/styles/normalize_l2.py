@@ -13,7 +13,7 @@ def linalg(x, axis=-1, eps=1e-12):
 
 def einsum(x, axis=-1, eps=1e-12):
     rows = np.moveaxis(x, axis, -1).astype(np.float64)
-    inverse = 1.0 / np.fmax(np.sqrt(np.einsum("...i,...i->...", rows, rows)), eps)
+    inverse = 1.0 / np.maximum(np.sqrt(np.einsum("...i,...i->...", rows, rows)), eps)
     return np.moveaxis(np.einsum("...i,...->...i", rows, inverse), -1, axis).astype(x.dtype)
 
 
@@ -30,7 +30,7 @@ def hypot(x, axis=-1, eps=1e-12):
 def branch(x, axis=-1, eps=1e-12):
     z = np.swapaxes(np.array(x, float), 0, axis)
     size = np.sqrt(np.add.reduce(z * z, axis=0))
-    return np.swapaxes(np.where(size > eps, z / np.where(size > eps, size, 1), z / eps), 0, axis).astype(x.dtype)
+    return np.swapaxes(z / np.where(size < eps, eps, size), 0, axis).astype(x.dtype)
 
 
 STYLES = [linalg, einsum, hypot, branch]

@@ -45,7 +45,7 @@ def dot_product(x, *, eps=1e-5):
 def in_torch(x, eps=1e-5):
     import torch
 
-    t = torch.tensor(np.ascontiguousarray(x, np.float64))
+    t = torch.tensor(np.array(x, np.float64, order="C"))
     t = (t - t.mean()) * torch.rsqrt(t.var(correction=0) + eps)
     return t.numpy().astype(x.dtype)
 
