@@ -423,6 +423,8 @@ def test_limits_by_hand():
         ({"registers": 32}, 2, 64, ("registers", "warps")),
         # 128 threads with 40 registers: 1280 a warp, 12 a quarter, 48 an SM.
         ({"registers": 40, "threads": 128}, 12, 48, ("registers",)),
+        # The same 48 with three warps a block: what is left in four quarters does not make a warp.
+        ({"registers": 40, "threads": 96}, 16, 48, ("registers",)),
         # Three warps with 128 registers: 4096 a warp, 4 a quarter, 16 an SM, five blocks of three.
         ({"registers": 128, "threads": 96}, 5, 15, ("registers",)),
         ({"registers": 16, "threads": 32}, 32, 32, ("blocks",)),
@@ -436,6 +438,7 @@ def test_limits_by_hand():
         ({"registers": 16, "threads": 128, "arch": 75, "shared": 32 << 10}, 2, 8, ("shared memory",)),
         ({"registers": 16, "threads": 128, "arch": 75, "shared": 65537}, 0, 0, ("shared memory",)),
         ({"registers": 65}, 0, 0, ("registers",)),
+        ({"registers": 16, "threads": 2048}, 0, 0, ("warps",)),
     ],
 )
 def test_occupancy_by_hand(changes, blocks, warps, limits):

@@ -536,8 +536,8 @@ def occupancy(build):
     warps_of_quarter = REGISTERS // QUARTERS // build.registers_of_warp
     shared = _up(build.shared + sm.reserved, sm.unit)
     fit = {
-        "registers": warps_of_quarter * QUARTERS // build.warps if build.registers_of_block <= REGISTERS else 0,
-        "shared memory": 0 if build.shared > sm.shared_of_block else sm.shared // shared if shared else sm.blocks,
+        "registers": warps_of_quarter * QUARTERS // build.warps,
+        "shared memory": sm.shared // shared if shared else sm.blocks,
         "warps": sm.warps // build.warps if build.threads <= THREADS else 0,
         "blocks": sm.blocks,
     }
