@@ -390,7 +390,7 @@ class Reduce(it.ReduceOps):
         return out
 
     def apply(self, input):
-        builder.launch.reduced = builder.launch.stamp
+        builder.launch.reduced()
         return super().apply(input)
 
 

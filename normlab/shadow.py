@@ -2,8 +2,8 @@
 
 NumPy alone: `interpret.py` tells, `watch.py` asks. A shadow holds five int32 arrays, an entry for each element of its
 storage: the last store, the last load, the lanes that did them, and one more reader. They hold **stamps**, numbers that
-grow with every program and every barrier: a stamp below the launch's first is history, one below the program's first
-belongs to another program. Pages of an array that nobody touches cost no memory.
+grow with every program, barrier and sum over a block: a stamp below the launch's first is history, one below the
+program's first belongs to another program. Pages of an array that nobody touches cost no memory.
 """
 
 import ctypes
@@ -187,15 +187,19 @@ class Launch:
         self.views = {name: seen.view(kernel, name, tensor) for name, tensor in arguments.items()}
         self.programs = [(stamp, None)]
         self.shapes, self.lanes, self.told = {}, {}, set()
-        self.scalar_reduced = 0
 
     def begin(self, program):
         self.stamp += 1
         self.program_first, self.program = self.stamp, program
         self.programs.append((self.stamp, program))
-        self.reduced = self.stamp
+        self.fence = self.stamp
 
     def barrier(self):
+        self.stamp += 1
+        self.fence = self.stamp
+
+    def reduced(self):
+        """A sum over a block: what was loaded before it was loaded by all threads. For stores it says nothing."""
         self.stamp += 1
 
     # -- Which program --
@@ -227,7 +231,6 @@ class Launch:
         shape = tuple(n for n in shape if n > 1)
         if shape not in self.lanes:
             n = int(np.prod(shape))
-            # All threads load a scalar; one stores it. They are different ones, unless there is a barrier.
             self.lanes[shape] = np.arange(n, dtype=np.int32) + len(self.lanes) * LANES
         return self.lanes[shape]
 
@@ -384,7 +387,9 @@ class Launch:
             w = shadow.writer[at]
             if (hit := self.foreign(w)).any():
                 self.race(view, at, hit, w, lanes, "load", "store")
-            own = (w == self.stamp) & (shadow.writer_lane[at] != lanes)
+            own = w >= self.fence
+            if addresses.size > 1:  # a scalar is stored by one thread and loaded by all
+                own &= shadow.writer_lane[at] != lanes
             if own.any():
                 self.own_race(view, at, own)
         if shadow.atomic_in == self.first:
@@ -415,7 +420,7 @@ class Launch:
             self.race(view, at, hit, r, lanes, "store", "load")
         if (hit := self.foreign(other)).any():
             self.race(view, at, hit, other, lanes, "store", "load")
-        own = (r == self.stamp) & (r > self.reduced) & (shadow.reader_lane[at] != lanes)
+        own = (r == self.stamp) & (shadow.reader_lane[at] != lanes)
         if own.any():
             self.own_race(view, at, own)
         if shadow.atomic_in == self.first:
