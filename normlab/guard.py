@@ -90,15 +90,13 @@ def _refuse_forbidden_calls(exercise, normlab_too):
     forbidden = {*TORCH_NORMS, *TORCH_SOFTMAXES, *TORCH_RESCALING} - {*exercise.may_call}
     means = "from PyTorch's simpler operations" if exercise.torch_exercise else "with NumPy"
 
-    def stop(name, means=means):
+    def stop(name):
         raise Stop(f"calls {name}: this exercise is to write it, {means}")
 
     def from_outside(frame):
         """Whether a function of normlab is called by others, and was not handed to them to be called."""
         module = frame.f_globals.get("__name__") or ""
-        watching = ("normlab.watch", "normlab.interpret", "normlab.shadow")  # called by Triton's interpreter
-        ours = (__name__, "normlab.frame", *watching)
-        if not module.startswith("normlab.") or module in ours or is_given(frame.f_code):
+        if not module.startswith("normlab.") or module in (__name__, "normlab.frame") or is_given(frame.f_code):
             return False
         return not ((frame.f_back and frame.f_back.f_globals.get("__name__")) or "").startswith("normlab.")
 
@@ -117,8 +115,6 @@ def _refuse_forbidden_calls(exercise, normlab_too):
                 stop(f"scipy.special ({name})")
             if normlab_too and from_outside(frame):
                 stop("normlab")
-            if module.startswith("triton.language") and name in forbidden:
-                stop(f"tl.{name}", "from Triton's simpler operations")
             if module == "torch._ops" and name == "__call__":
                 name = str(frame.f_locals.get("self")).split(".")[1:2]
                 name = name[0] if name else ""
