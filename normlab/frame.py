@@ -118,6 +118,19 @@ def wide(x, half=False, narrow=False, double=False):
     return x if half else x.astype(np.promote_types(x.dtype, np.float32))
 
 
+def left_at_the_end(right):
+    """`right` with the axis that it ran along moved to the end and left there."""
+
+    def wrong(*args, axis=-1, **kwargs):
+        return np.moveaxis(right(*args, axis=axis, **kwargs), axis, -1)
+
+    return wrong
+
+
+NOT_MOVED_BACK = "moves the axis to the end and leaves it there: move it back, or use axis and keepdims=True"
+ROWS_ALONE = "puts the axis back with [:, None], which fits the rows of a table alone: keepdims=True fits every axis"
+
+
 def in_float64(right):
     """`right` with its answer as float64 always."""
 

@@ -11,7 +11,15 @@ import numpy as np
 
 from normlab.axes import LETTERS, ngds_shape
 from normlab.chapters import CHAPTERS
-from normlab.frame import in_float64, mistakes_table, wide, with_switches
+from normlab.frame import (
+    NOT_MOVED_BACK,
+    ROWS_ALONE,
+    in_float64,
+    left_at_the_end,
+    mistakes_table,
+    wide,
+    with_switches,
+)
 
 # Slugs of what check() observes directly instead of recognizing by the answers.
 MUTATES_INPUT = "mutates-input"
@@ -487,7 +495,22 @@ def _z_score_no_keepdims(x, axis=-1, eps=1e-5):
     return ((w - w.mean(axis)) / np.sqrt(w.var(axis) + w.dtype.type(eps))).astype(x.dtype)
 
 
+def _z_score_rows(x, axis=-1, eps=1e-5):
+    w = wide(x)
+    return ((w - w.mean(axis)[:, None]) / np.sqrt(w.var(axis)[:, None] + w.dtype.type(eps))).astype(x.dtype)
+
+
 _add("z_score", "missing-keepdims", _KEEPDIMS, _z_score_no_keepdims)
+_add("z_score", "rows-alone", ROWS_ALONE, _z_score_rows)
+_add("z_score", "not-moved-back", NOT_MOVED_BACK, left_at_the_end(_z_score))
+for _name in ("standardize", "z_score"):
+    _add(
+        _name,
+        "nan-to-num",
+        "replaces NaN by numbers: a NaN that comes in is a fault, and is to show",
+        _without_nan(FAMILY[_name]),
+        lambda x, *args, right=FAMILY[_name], **kwargs: right(np.nan_to_num(x), *args, **kwargs),
+    )
 
 # ---- batch norm ------------------------------------------------------------------------------------------------------
 
@@ -563,6 +586,39 @@ _add(
     with_switches(_batch_norm, pools="S"),
     _batch_positions_or_examples,
 )
+
+
+def _batch_over(axes, averaged=False):
+    """Batch norm over the axes that `axes` gives for a number of axes."""
+
+    def wrong(x, weight, bias, eps=1e-5):
+        if x.size == x.shape[1]:
+            raise ValueError("one value per channel")
+        w, shape, over = wide(x), (1, -1) + (1,) * (x.ndim - 2), axes(x.ndim)
+        mean, var = w.mean(over, keepdims=True), w.var(over, keepdims=True)
+        if averaged and x.ndim > 2:
+            var = w.var(tuple(range(2, x.ndim)), keepdims=True).mean(0, keepdims=True)
+        y = (w - mean) / np.sqrt(var + w.dtype.type(eps))
+        return _affine(y, weight.reshape(shape), bias.reshape(shape)).astype(x.dtype)
+
+    return wrong
+
+
+_add(
+    "batch_norm",
+    "two-ranks-alone",
+    "knows tables and images alone: positions may have one axis or three as well, so pool (0, *range(2, x.ndim))",
+    _batch_over(lambda ndim: (0, 2, 3) if ndim == 4 else 0),
+    _batch_over(lambda ndim: 0 if ndim == 2 else (0, 2, 3)),
+    _batch_over(lambda ndim: (0, 2, 3)),
+    _batch_over(lambda ndim: {2: 0, 4: (0, 2, 3)}[ndim]),
+)
+_add(
+    "batch_norm",
+    "averages-variances",
+    "averages the variances of the examples: a channel has one variance, around one mean, over examples and positions",
+    _batch_over(lambda ndim: (0, *range(2, ndim)), averaged=True),
+)
 _add(
     "batch_norm",
     "pools-everything",
@@ -633,6 +689,7 @@ _add(
     "axis-0",
     "normalizes over the batch (axis 0), which is batch norm: the statistics run over the axes of normalized_shape",
     with_switches(_layer_norm, over=0),
+    with_switches(_layer_norm, over=lambda shape: tuple(range(len(shape)))),
     _layer_all_but_last,
 )
 _add(
@@ -750,7 +807,26 @@ def _instance_no_keepdims(x, weight=None, bias=None, eps=1e-5):
     return _affine(y, weight, bias).astype(x.dtype)
 
 
+def _instance_images(axes):
+    def wrong(x, weight=None, bias=None, eps=1e-5):
+        if x.size == x.shape[0] * x.shape[1]:
+            raise ValueError("one position per channel")
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        weight, bias = (None if a is None else a.reshape(shape) for a in (weight, bias))
+        return _affine(_x_hat(x, axes(x.ndim), eps), weight, bias).astype(x.dtype)
+
+    return wrong
+
+
 _add("instance_norm", "missing-keepdims", _KEEPDIMS, _instance_no_keepdims)
+_add(
+    "instance_norm",
+    "images-alone",
+    "knows images alone: positions may have one axis or three as well, so pool tuple(range(2, x.ndim))",
+    _instance_images(lambda ndim: (2, 3)),
+    _instance_images(lambda ndim: (2, 3) if ndim == 4 else 2),
+    _instance_images(lambda ndim: (2, 3) if ndim >= 4 else 2),
+)
 _add(
     "instance_norm",
     "last-axis",
@@ -832,6 +908,19 @@ _add(
     "gives one weight and bias to each group: they are one a channel",
     _group_affine_per_group,
 )
+
+
+def _group_images(x, num_groups, weight=None, bias=None, eps=1e-5):
+    _, _, _, _ = x.shape  # the mistake: only four axes unpack
+    return _group_norm(x, num_groups, weight, bias, eps)
+
+
+_add(
+    "group_norm",
+    "images-alone",
+    "unpacks x.shape into four sizes: there may be no positions, or one axis of them, or three",
+    _group_images,
+)
 _add(
     "group_norm",
     "uneven-groups",
@@ -909,6 +998,7 @@ _add(
     "axis-0",
     "normalizes over the batch (axis 0): the mean square runs over the axes of normalized_shape",
     with_switches(_rms_norm, over=0),
+    with_switches(_rms_norm, over=lambda shape: tuple(range(len(shape)))),
 )
 _add(
     "rms_norm",
@@ -1018,6 +1108,13 @@ for _name, _order in (("normalize_l1", 1), ("normalize_l2", 2)):
         with_switches(_right, over=lambda a: 0),
     )
     _add(_name, "missing-keepdims", _KEEPDIMS, with_switches(_right, keep=False))
+    _add(_name, "not-moved-back", NOT_MOVED_BACK, left_at_the_end(_right))
+    _add(
+        _name,
+        "rows-alone",
+        ROWS_ALONE,
+        with_switches(_right, keep=False, bound=lambda size, eps: np.maximum(size, eps)[:, None]),
+    )
     _add(
         _name,
         "half-norm",
@@ -1197,6 +1294,17 @@ _add(
     with_switches(_min_max, change=lambda w, low, high: (high - w) / np.where(high > low, high - low, 1)),
 )
 _add("min_max", "missing-keepdims", _KEEPDIMS, with_switches(_min_max, keep=False))
+_add("min_max", "not-moved-back", NOT_MOVED_BACK, left_at_the_end(_min_max))
+_add(
+    "min_max",
+    "rows-alone",
+    ROWS_ALONE,
+    with_switches(
+        _min_max,
+        keep=False,
+        change=lambda w, low, high: (w - low[:, None]) / np.where(high > low, high - low, w.dtype.type(1))[:, None],
+    ),
+)
 _add(
     "min_max",
     "half-range",
@@ -1238,6 +1346,10 @@ def _counts_both(x, edges):
 
 def _counts_equal(x, edges):
     return _counts(x, np.linspace(edges[0], edges[-1], len(edges)))
+
+
+def _counts_own_range(x, edges):
+    return _some(np.histogram(x, len(edges) - 1)[0])
 
 
 def _histogram(density, finish=None, counts=_counts, dtype=None):
@@ -1328,6 +1440,13 @@ for _name, _density in (("histogram_probabilities", False), ("histogram_density"
         "equal-bins",
         "makes bins of equal width between the first and the last edge: use the edges as they are",
         _histogram(_density, counts=_counts_equal),
+    )
+    _add(
+        _name,
+        "own-range",
+        "makes bins of its own between the smallest and the largest sample: use the edges as they are",
+        _histogram(_density, counts=_counts_own_range),
+        lambda x, edges, density=_density: np.histogram(x, len(edges) - 1, density=density)[0].astype(x.dtype),
     )
     _add(
         _name,
@@ -1689,6 +1808,14 @@ _add(
     "returns the log of the weights: take the exponential",
     with_switches(_softmax, after=np.log),
 )
+_add("softmax", "not-moved-back", NOT_MOVED_BACK, left_at_the_end(_softmax))
+_add(
+    "softmax",
+    "rows-alone",
+    ROWS_ALONE,
+    with_switches(_softmax, shift=lambda w, a: w.max(a)[:, None], total=lambda e, a: e.sum(a)[:, None]),
+    with_switches(_softmax, total=lambda e, a: e.sum(a)[:, None]),
+)
 _add("softmax", "wrong-default-axis", "has another default axis: it is the last one, -1", _softmax_along_0)
 _add(
     "softmax",
@@ -1817,6 +1944,19 @@ _add(
     "does not add the maximum again after the log",
     with_switches(_logsumexp, put_back=False),
 )
+_add(
+    "logsumexp",
+    "squeezes-all",
+    "squeezes every axis of one element away: axis alone is dropped, squeeze(axis)",
+    lambda x, axis=-1: np.squeeze(_logsumexp(x, axis, keep=True)),
+)
+_add(
+    "logsumexp",
+    "nan-to-num",
+    "replaces NaN or infinities by numbers: a fault that comes in, and an empty sum, are to show",
+    lambda x, axis=-1: np.nan_to_num(_logsumexp(x, axis)),
+    lambda x, axis=-1: np.nan_to_num(_logsumexp(x, axis), posinf=np.inf, neginf=-np.inf),
+)
 _add("logsumexp", "keeps-axis", "keeps the axis: it is dropped from the answer", with_switches(_logsumexp, keep=True))
 _add(
     "logsumexp",
@@ -1944,6 +2084,12 @@ _add(
     "minus-gumbel",
     "subtracts the noise (or has a sign of -log(-log(u)) wrong): Gumbel noise is skewed, so its sign matters",
     with_switches(_noisy_argmax, sign=-1),
+)
+_add(
+    "gumbel_max",
+    "inner-minus-missing",
+    "takes the log of a negative number, which is NaN, and argmax answers with the first NaN: -log(-log(u)), both minus signs",
+    with_switches(_noisy_argmax, noise=lambda rng, shape: -np.log(np.log(rng.random(shape)))),
 )
 _add(
     "gumbel_max",
@@ -2095,6 +2241,12 @@ _add(
     "log-posterior",
     "returns the log of the posterior: take exp at the end",
     with_switches(_bayes, after=np.log),
+)
+_add(
+    _bayes_name,
+    "softmax-twice",
+    "applies softmax twice: the posterior adds up to 1 after the first",
+    with_switches(_bayes, after=lambda y: _softmax(y, 1)),
 )
 _add(
     _bayes_name,

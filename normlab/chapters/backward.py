@@ -1028,6 +1028,13 @@ for _name, _make, _default in (
     )
     add(
         _name,
+        "x-for-x-hat",
+        "uses x where x_hat belongs, in dx and in dweight: x_hat is x after the norm",
+        _make(other_side="x", dweight="dy * x"),
+        *([] if _rms_like else [_make(other_side="deviation", dweight="dy * deviation")]),
+    )
+    add(
+        _name,
         "projects-off-y",
         "uses the output, with the weight in it, where x_hat belongs in dx: x_hat * mean(g * x_hat)",
         _make(other_side="y"),
@@ -1058,6 +1065,13 @@ for _name, _make, _default in (
         *(_other_default(_right, eps) for eps in _DEFAULTS if eps != _default),
     )
     add(_name, "no-root", f"divides by {_what} itself: take its square root", _make(root="none"))
+    add(
+        _name,
+        "nan-to-num",
+        "replaces NaN by numbers: a NaN that comes in is a fault, and is to show",
+        _changed(_right, lambda dy, x, *parts: tuple(np.nan_to_num(part) for part in parts)),
+        lambda dy, x, *args, right=_right, **kwargs: right(dy, np.nan_to_num(x), *args, **kwargs),
+    )
     add(
         _name,
         "half-statistics",
@@ -1131,6 +1145,19 @@ for _slug, _sentence, _pool in (
     ),
 ):
     add("batch_norm_backward", _slug, _sentence, batch_with(pool=_pool))
+add(
+    "batch_norm_backward",
+    "two-ranks-alone",
+    "knows tables and images alone: positions may have one axis or three as well, so pool (0, *range(2, x.ndim))",
+    *(
+        batch_with(pool=pool, shared=pool)
+        for pool in (
+            lambda x: (0, 2, 3) if x.ndim == 4 else (0,),
+            lambda x: (0,) if x.ndim == 2 else (0, 2, 3),
+            lambda x: (0, 2, 3),
+        )
+    ),
+)
 add(
     "batch_norm_backward",
     "weight-on-last-axis",

@@ -6,7 +6,16 @@ import numpy as np
 
 from normlab import reference
 from normlab.cases import LARGE, Case, along_axis, one_column, sizes, uneven, view, with_nan
-from normlab.frame import Exercise, in_float64, mistakes_table, wide, with_switches
+from normlab.frame import (
+    NOT_MOVED_BACK,
+    ROWS_ALONE,
+    Exercise,
+    in_float64,
+    left_at_the_end,
+    mistakes_table,
+    wide,
+    with_switches,
+)
 
 IGNORE = -100  # PyTorch's ignore_index
 # Small numbers that people add where none belongs.
@@ -719,6 +728,14 @@ add(
     with_switches(_log_softmax, over=lambda axis: 0),
 )
 add(_name, "default-axis", "has another default axis: it is the last one, -1", _log_softmax_along_0)
+add(_name, "not-moved-back", NOT_MOVED_BACK, left_at_the_end(_log_softmax))
+add(
+    _name,
+    "rows-alone",
+    ROWS_ALONE,
+    with_switches(_log_softmax, total=lambda e, axis: e.sum(axis)[:, None]),
+    with_switches(_log_softmax, shift=lambda w, axis: w.max(axis)[:, None], total=lambda e, axis: e.sum(axis)[:, None]),
+)
 add(
     _name,
     "everything",
@@ -1027,6 +1044,13 @@ add(
     "ignored-as-class-0",
     "counts ignored rows as rows of class 0: they are left out of sum and mean",
     _ignored_as_class_0,
+)
+add(
+    _name,
+    "nan-to-num",
+    "hides a NaN in a row that counts: the loss becomes NaN there, so that the fault shows",
+    with_switches(_cross_entropy, reduce=lambda losses, logits: np.nanmean(losses)),
+    with_switches(_cross_entropy, log_p=lambda w: _log_softmax(np.nan_to_num(w, posinf=np.inf, neginf=-np.inf))),
 )
 add(
     _name,
@@ -1400,6 +1424,11 @@ def _y_through_softmax(dy, y, axis=-1):
     return _softmax_backward(dy, _softmax(wide(y), axis), axis).astype(dy.dtype)
 
 
+def _y_renormalized(dy, y, axis=-1):
+    p = wide(y)
+    return _softmax_backward(dy, p / p.sum(axis, keepdims=True), axis)
+
+
 def _softmax_backward_along_0(dy, y, axis=0):
     return _softmax_backward(dy, y, axis)
 
@@ -1517,6 +1546,19 @@ add(
     with_switches(_softmax_backward, over=lambda axis: 0),
 )
 add(_name, "default-axis", "has another default axis: it is the last one, -1", _softmax_backward_along_0)
+add(_name, "not-moved-back", NOT_MOVED_BACK, left_at_the_end(_softmax_backward))
+add(
+    _name,
+    "rows-alone",
+    ROWS_ALONE,
+    with_switches(_softmax_backward, inner=lambda dy, y, axis: (y * dy).sum(axis)[:, None]),
+)
+add(
+    _name,
+    "renormalizes-y",
+    "divides y by its sum first: y is softmax's output as it is, rounding and all",
+    _y_renormalized,
+)
 add(
     _name,
     "everything",

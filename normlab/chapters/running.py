@@ -1058,6 +1058,12 @@ add(
 )
 add(
     "BatchNorm",
+    "two-ranks-alone",
+    "knows tables and images alone: positions may have one axis or three as well, so pool (0, *range(2, x.ndim))",
+    _wrong(axes=lambda x: (0, 2, 3) if x.ndim == 4 else (0,)),
+)
+add(
+    "BatchNorm",
     "one-pass-variance",
     "computes the variance as E[x^2] - E[x]^2, which cancels far from zero: subtract the mean first, then square",
     _wrong(one_pass=True),
