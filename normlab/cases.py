@@ -947,6 +947,11 @@ def bayes_cases():
     def strided(rng):
         return (prior(rng, 4), view(rng, (6, 4))), {}
 
+    def spoiled(rng):
+        (log_prior, likelihood), _ = draw(None, 0)(rng)
+        likelihood[1, 1] = np.nan
+        return (log_prior, likelihood), {}
+
     def large(rng):
         samples, classes = sizes(rng, 2, *LARGE)
         return (prior(rng, classes), rng.normal(size=(samples, classes)) * 2 - 2), {}
@@ -986,6 +991,13 @@ def bayes_cases():
             "what is impossible gets posterior 0",
         ),
         Case("strided", "edges", "a view with strides, not contiguous in memory", strided),
+        Case(
+            "nan",
+            "edges",
+            "a log-likelihood of NaN",
+            spoiled,
+            "the posterior of that sample becomes NaN, so that the fault shows",
+        ),
         Case("large-array", "edges", "dozens of samples and of classes", large),
     )
 

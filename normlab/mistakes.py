@@ -2256,6 +2256,13 @@ _add(
 )
 _add(
     _bayes_name,
+    "nan-to-num",
+    "replaces NaN by numbers: a NaN that comes in is a fault, and is to show",
+    with_switches(_bayes, after=np.nan_to_num),
+    with_switches(_bayes, joint=lambda p, l: np.nan_to_num(p + l, posinf=np.inf, neginf=-np.inf)),
+)
+_add(
+    _bayes_name,
     "subtracts-the-prior",
     "divides by the prior: multiply with it (add its log)",
     with_switches(_bayes, joint=lambda p, l: l - p),

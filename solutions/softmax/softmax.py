@@ -259,7 +259,8 @@ compare(prediction, float(weights[0] / weights.sum()))
 # 3/4, so the posterior is `[0.5, 0.5]`.
 #
 # Log-likelihoods of -10,000 are nothing unusual (a sample with a thousand features has such), and exp of that is 0. What
-# is impossible, a class of prior 0 or a likelihood of 0, has the log `-inf` and gets posterior 0.
+# is impossible, a class of prior 0 or a likelihood of 0, has the log `-inf` and gets posterior 0. A NaN makes the posterior
+# of its sample NaN.
 
 
 # %% solution="bayes_posterior"
