@@ -70,6 +70,7 @@ def chapters(repo):
     toc = yaml.safe_load((repo / "_toc.yml").read_text(encoding="utf-8"))
     apart = ("Before and after", "Appendix")
     files = [c["file"] for part in toc["parts"] if part["caption"] not in apart for c in part["chapters"]]
+    files.append("book/cuda_cpp")  # of the appendices, the one that defines terms
     return {file.split("/")[-1]: (repo / f"{file}.md").read_text(encoding="utf-8") for file in files}
 
 

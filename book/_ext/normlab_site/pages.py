@@ -11,6 +11,8 @@ from pathlib import Path
 EXT = Path(__file__).parent.parent
 # Pages whose tables are made from other pages; they are executed each time they are read (mystnb in their first lines).
 COUNTING = ("book/instructors",)
+# What pages import, and kernels that they compile.
+IMPORTED = ("book/*.py", "book/cuda_cpp/*.*", "normlab/**/*.py", "normlab/*.toml")
 MATHJAX = "mathjax/tex-chtml.js"
 # In the head of a page: the script that chooses the mode (ours does it without a flash of the other), and the one that
 # draws icons, most of a page's weight, which the theme's style sheet draws from a font.
@@ -35,11 +37,11 @@ def configure(app, config):
 def execution_cache(root):
     """The folder of executed pages that were made by the present code.
 
-    Pages import book/*.py and normlab; the notebook cache looks at a page's own cells alone and would go on showing
+    Pages import what IMPORTED names; the notebook cache looks at a page's own cells alone and would go on showing
     results of code that has changed.
     """
     digest = hashlib.sha256()
-    for path in sorted([*root.glob("book/*.py"), *root.glob("normlab/**/*.py"), *root.glob("normlab/*.toml")]):
+    for path in sorted(p for pattern in IMPORTED for p in root.glob(pattern)):
         digest.update(path.read_bytes())
     for package in ("matplotlib", "numpy", "torch"):
         digest.update(version(package).encode())
