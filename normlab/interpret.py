@@ -477,23 +477,42 @@ def _truth(self):
     return bool(data.reshape(-1)[0])
 
 
+_MISSING = object()
+
+
+class _Scope:
+    """Sets attributes and puts back what was there: an attribute that was only inherited goes away again."""
+
+    def __init__(self):
+        self.before = []
+
+    def set_attr(self, obj, name, value):
+        self.before.append((obj, name, vars(obj).get(name, _MISSING)))
+        setattr(obj, name, value)
+
+    def restore(self):
+        while self.before:
+            obj, name, original = self.before.pop()
+            delattr(obj, name) if original is _MISSING else setattr(obj, name, original)
+
+
 def _changes():
     """(object, name, replacement) for everything that kernels call, found once."""
-    scope = it._LangPatchScope()
+    scope = _Scope()
     try:
         for package in (tl, core, tl.math, core.tensor, core.tensor_descriptor_base):
-            for name, member in inspect.getmembers(package):
+            for name in dir(package):
+                member = inspect.getattr_static(package, name)
                 if core.is_builtin(member):
                     scope.set_attr(package, name, _with_semantic(member))
-        for name, member in inspect.getmembers(core.tensor):
-            if isinstance(member, JITFunction | it.InterpretedFunction):
-                scope.set_attr(core.tensor, name, _as_method(member))
+                elif package is core.tensor and isinstance(member, JITFunction | it.InterpretedFunction):
+                    scope.set_attr(package, name, _as_method(member))
         it._patch_lang_tensor(core.tensor, scope)
         for package in (tl, core):
             it._patch_lang_core(package, scope)
             scope.set_attr(package, "reduce", _reduce)
         scope.set_attr(core.tensor, "__bool__", _truth)
-        found = {(id(obj), name): (obj, name, inspect.getattr_static(obj, name)) for obj, name, _ in scope._changes}
+        found = {(id(obj), name): (obj, name, inspect.getattr_static(obj, name)) for obj, name, _ in scope.before}
     finally:
         scope.restore()
     return list(found.values())
@@ -524,7 +543,6 @@ def _np_dtype(dtype, original=it._get_np_dtype):
     return _NP_DTYPES[name]
 
 
-_MISSING = object()
 _patches = None
 
 
@@ -543,15 +561,13 @@ def language():
         (it.InterpretedFunction, "__call__", _call_helper),
         (it, "_get_np_dtype", _np_dtype),
     ]
-    before = []
+    scope = _Scope()
     try:
         for obj, name, replacement in (*_patches, *helpers):
-            before.append((obj, name, vars(obj).get(name, _MISSING)))
-            setattr(obj, name, replacement)
+            scope.set_attr(obj, name, replacement)
         yield
     finally:
-        for obj, name, original in reversed(before):
-            delattr(obj, name) if original is _MISSING else setattr(obj, name, original)
+        scope.restore()
 
 
 # ---- Launches --------------------------------------------------------------------------------------------------------

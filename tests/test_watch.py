@@ -26,6 +26,14 @@ def drawn(*shape, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
+def snapshot():
+    packages = (tl, tl.core, tl.math, tl.tensor, triton.runtime.jit.JITFunction, triton.runtime.interpreter)
+    return [dict(vars(package)) for package in packages]
+
+
+BEFORE = snapshot()
+
+
 # ---- Right kernels, in several styles -------------------------------------------------------------------------------
 
 
@@ -381,6 +389,57 @@ def test_planted_bugs_are_found(name, order):
     assert caught.value.faults == seen.faults
 
 
+@triton.jit
+def two_programs(x_ptr, y_ptr, first: tl.constexpr, second: tl.constexpr, BLOCK: tl.constexpr):
+    """Program 0 does `first` to y, program 1 does `second`, always with the same offsets."""
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at)
+    if tl.program_id(0) == 0:
+        do(first, y_ptr + at, x)
+    else:
+        do(second, y_ptr + at, x)
+
+
+@triton.jit
+def do(what: tl.constexpr, pointers, x):
+    if "atomic" in what:
+        tl.atomic_add(pointers, x)
+    if "load" in what:
+        x = tl.load(pointers)
+    if "store" in what:
+        tl.store(pointers, x)
+
+
+HARMLESS = [("load", "load"), ("atomic", "atomic"), ("nothing", "atomic load store"), ("load store", "nothing")]
+RACES = [
+    ("load", "store"),
+    ("store", "load"),
+    ("store", "store"),
+    ("load", "load store"),
+    ("atomic", "load"),
+    ("load", "atomic"),
+    ("atomic", "store"),
+    ("store", "atomic"),
+    ("atomic", "atomic load"),
+]
+
+
+@pytest.mark.parametrize("pair", HARMLESS + RACES, ids=" then ".join)
+def test_what_two_programs_may_do_to_one_element(pair):
+    with watch.watched(order=None) as seen:
+        two_programs[(2,)](drawn(32), torch.zeros(32), *pair, BLOCK=32)
+    assert {(fault.kind, fault.program) for fault in seen.faults} == ({("race", 1)} if pair in RACES else set())
+
+
+def test_launches_do_not_race_with_each_other():
+    x, y = drawn(32), torch.zeros(32)
+    with watch.watched() as seen:
+        for pair in RACES:
+            two_programs[(1,)](x, y, *pair, BLOCK=32)
+            two_programs[(1,)](x, y, *reversed(pair), BLOCK=32)
+    assert seen.faults == []
+
+
 def test_an_access_out_of_bounds_is_not_performed():
     whole = torch.full((128,), 7.0)
     with watch.watched() as seen:
@@ -652,23 +711,16 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_does_not_run_is_refused_with_a_sentence(what):
     launch, error, words = REFUSED[what]
-    before = snapshot()
     with pytest.raises(error, match=words), watch.watched():
         launch(torch.zeros(4))
-    assert snapshot() == before
-
-
-def snapshot():
-    packages = (tl, tl.core, tl.math, tl.tensor, triton.runtime.jit.JITFunction, triton.runtime.interpreter)
-    return [dict(vars(package)) for package in packages]
+    assert snapshot() == BEFORE
 
 
 def test_what_was_patched_is_put_back():
-    before = snapshot()
     with watch.watched():
         SOFTMAX["tiles"](drawn(11, 100), torch.zeros(11, 100))
-        assert vars(tl) == before[0]
-    assert snapshot() == before
+        assert vars(tl) == BEFORE[0]
+    assert snapshot() == BEFORE
     assert "interpreter_semantic" not in globals()  # Triton's own rewriting would have put it here
 
 
