@@ -214,7 +214,7 @@ def _operator(schema, cpu_kernel, fake, autograd=None):
     name = schema.partition("(")[0]
     _library.define(schema)
     _library.impl(name, cpu_kernel, "CPU")
-    _library.impl(name, functools.partial(_by_triton, name), "CUDA")
+    _library.impl(name, functools.partial(_by_triton, name if autograd is None else f"{name}_forward"), "CUDA")
     torch.library.register_fake(f"normlab::{name}", fake, lib=_library)
     if autograd is not None:
         _library.impl(name, autograd, "Autograd")

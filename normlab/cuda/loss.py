@@ -8,7 +8,7 @@ Maximum and normalizer of each target are kept for the backward, which needs no 
 import triton
 import triton.language as tl
 
-from normlab.cuda.softmax import grown, merged
+from normlab.cuda.softmax import finite, grown, merged
 
 
 @triton.jit
@@ -50,23 +50,25 @@ def cross_entropy(
     x_ptr += outer * x_stride + position
     top = tl.full((ROWS, BLOCK), float("-inf"), tl.float32)
     total = tl.zeros((ROWS, BLOCK), tl.float32)
-    all_weights = tl.zeros((ROWS, BLOCK), tl.float32)
-    weighted = tl.zeros((ROWS, BLOCK), tl.float32)
+    # For smoothing each lane keeps the sum of its weights, and that of w (maximum - x).
+    weights = tl.zeros((ROWS, BLOCK), tl.float32)
+    below = tl.zeros((ROWS, BLOCK), tl.float32)
     for start in range(0, classes, BLOCK):
         k = start + tl.arange(0, BLOCK)[None, :]
         inside = there & (k < classes)
         x = tl.load(x_ptr + k.to(tl.int64) * inner, mask=inside, other=float("-inf")).to(tl.float32)
+        before = top
         top, total = grown(top, total, x)
         if SMOOTH:
             w = 1.0
             if weight_ptr is not None:
                 w = tl.load(weight_ptr + k, mask=k < classes, other=0.0).to(tl.float32)
-            all_weights += tl.where(inside, w, 0.0)
-            weighted += tl.where(inside, w * x, 0.0)
+            below += weights * (finite(top) - finite(before)) + tl.where(inside, w * (finite(top) - x), 0.0)
+            weights += tl.where(inside, w, 0.0)
     highest, normalizer = merged(top, total, 1)
     tl.store(top_ptr + index, highest, mask=there)
     tl.store(normalizer_ptr + index, normalizer, mask=there)
-    lse = highest + tl.log(normalizer)
+    log = tl.log(normalizer)  # lse = highest + log; but far from zero lse - x would be rounded twice
 
     target = tl.load(target_ptr + index, mask=there, other=0)
     kept = there & (target != ignore_index)
@@ -75,9 +77,10 @@ def cross_entropy(
     share = tl.full((ROWS, 1), 1.0, tl.float32)
     if weight_ptr is not None:
         share = tl.load(weight_ptr + target, mask=a_class, other=0.0).to(tl.float32)
-    loss = share * (lse - x_target)
+    loss = share * (highest - x_target + log)
     if SMOOTH:
-        evenly = tl.sum(all_weights, axis=1, keep_dims=True) * lse - tl.sum(weighted, axis=1, keep_dims=True)
+        below += weights * (finite(highest) - finite(top))
+        evenly = tl.sum(below, axis=1, keep_dims=True) + tl.sum(weights, axis=1, keep_dims=True) * log
         loss = (1 - smoothing) * loss + smoothing / classes * evenly
     tl.store(loss_ptr + index, tl.where(kept, loss, 0.0), mask=there)
     tl.store(share_ptr + index, tl.where(kept, share, 0.0), mask=there)

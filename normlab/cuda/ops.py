@@ -372,7 +372,7 @@ def _logits(x):
 def _loss_tile(classes, inner):
     """(targets a program, classes a step)."""
     if inner > 1:
-        return plan.LANES, min(plan.power_of_two(classes), plan.CHUNK // plan.LANES)
+        return plan.columns(classes, plan.CHUNK)[::-1]
     block = min(plan.power_of_two(classes), plan.CHUNK)
     return max(plan.TILE // block, 1), block
 

@@ -51,9 +51,10 @@ def columns(length, limit):
     """(rows, columns) of a tile of at most `limit` elements, to pool `length` that stand one above the other.
 
     >>> columns(10, 16384), columns(100_000, 16384)
-    ((16, 32), (512, 32))
+    ((16, 128), (512, 32))
     """
-    return min(power_of_two(length), limit // LANES), LANES
+    block = min(power_of_two(length), limit // LANES)
+    return block, max(TILE // block, LANES)
 
 
 def split(blocks, others, device):

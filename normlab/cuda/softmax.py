@@ -14,19 +14,23 @@ import triton.language as tl
 
 
 @triton.jit
+def finite(top):
+    """A maximum, or 0 for that of nothing but -inf."""
+    return tl.where(top == float("-inf"), 0.0, top)
+
+
+@triton.jit
 def grown(top, total, x):
     """(maximum, normalizer) of each lane after it has seen one more number."""
     new = tl.maximum(top, x)
-    shift = tl.where(new == float("-inf"), 0.0, new)
-    return new, total * tl.exp(top - shift) + tl.exp(x - shift)
+    return new, total * tl.exp(top - finite(new)) + tl.exp(x - finite(new))
 
 
 @triton.jit
 def merged(top, total, axis: tl.constexpr):
     """(maximum, normalizer) of all lanes along an axis."""
     new = tl.max(top, axis=axis, keep_dims=True)
-    shift = tl.where(new == float("-inf"), 0.0, new)
-    return new, tl.sum(total * tl.exp(top - shift), axis=axis, keep_dims=True)
+    return new, tl.sum(total * tl.exp(top - finite(new)), axis=axis, keep_dims=True)
 
 
 @triton.jit
