@@ -211,6 +211,8 @@ class Builder(it.InterpreterBuilder):
         return carry(super().create_addptr(ptr, offset), ptr)
 
     def create_splat(self, ret_ty, arg):
+        if ret_ty.scalar == tl.int1:  # what a comparison gave goes by the type of what it compared
+            arg = it.TensorHandle(arg.data, tl.int1)
         return carry(super().create_splat(ret_ty, arg), arg)
 
     def create_broadcast(self, arg, shape):

@@ -724,6 +724,23 @@ def test_what_was_patched_is_put_back():
     assert "interpreter_semantic" not in globals()  # Triton's own rewriting would have put it here
 
 
+@triton.jit
+def one_mask_for_all(x_ptr, y_ptr, rows, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    place = row * BLOCK + tl.arange(0, BLOCK)
+    inside = (row < rows) & (tl.arange(0, BLOCK) < BLOCK - 1)
+    tl.store(y_ptr + place, tl.load(x_ptr + place, mask=inside, other=-1.0), mask=row < rows)
+
+
+def test_a_comparison_of_scalars_may_be_part_of_a_mask():
+    x, y = drawn(3, 8), torch.zeros(3, 8)
+    with watch.watched() as seen:
+        one_mask_for_all[(3,)](x, y, 2, BLOCK=8)
+    seen.check()
+    x[:, -1], x[2] = -1, 0
+    assert torch.equal(y, x)
+
+
 def test_watching_does_not_nest():
     with watch.watched(), pytest.raises(RuntimeError, match="does not nest"), watch.watched():
         pass
