@@ -26,6 +26,7 @@ CHAPTERS = {
     "hunt": ["mutant_hunt"],
     "variance": ["two_pass_variance", "welford", "merge_statistics*"],
     "attention": ["masked_softmax", "online_softmax*", "attention"],
+    "kernels": ["bytes_moved", "softmax_rows", "softmax_kernel", "layer_norm_kernel"],
 }
 
 
@@ -94,6 +95,11 @@ def test_the_exercises_and_their_chapters():
         "masked_softmax": "masked_softmax(x, mask, axis=-1)",
         "online_softmax": "online_softmax(chunks)",
         "attention": "attention(q, key_value_blocks, scale, mask_blocks=None)",
+        "bytes_moved": "bytes_moved(op, shape, itemsize, fused)",
+        "softmax_rows": "softmax_rows(x, out)",
+        "softmax_kernel": "softmax_kernel(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK)",
+        "layer_norm_kernel": "layer_norm_kernel"
+        "(x_ptr, out_ptr, weight_ptr, bias_ptr, x_stride, out_stride, n_cols, eps, BLOCK)",
     }.items(),
 )
 def test_signatures(name, signature):

@@ -22,7 +22,7 @@ QUESTIONS = FOUND.questions
 IDS = [question.id for question in QUESTIONS]
 RIGHT = "".join(question.right for question in QUESTIONS)
 # Chapters of the course whose pages are not written yet. One that is in _toc.yml has to leave this list.
-TO_COME = {"kernels"}
+TO_COME = set()
 
 
 # -- The questions ---------------------------------------------------------------------------------------------------
