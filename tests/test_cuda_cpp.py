@@ -187,6 +187,12 @@ RULES = {
         "parts[me] = 1; __syncthreads(); float v = parts[0]; if (me == 95 && v) parts[0] = 2;",
         r"that thread \d+ has read",
     ),
+    "two readers, of whom one writes": (
+        64,
+        "parts[me] = 1; __syncthreads(); float v = 0; if (me == 0 || me >= 32) v = parts[0];"
+        "__syncwarp(); if (me == 0) parts[0] = v;",
+        r"that thread \d+ has (read|written)",
+    ),
     "lanes with a barrier of the warp": (
         32,
         "parts[me] = 1; __syncwarp(); float v = parts[me ^ 1]; __syncwarp(); parts[me] = v;",
@@ -194,7 +200,7 @@ RULES = {
     ),
     "lanes with a barrier of half the warp": (
         32,
-        "parts[me] = 1; __syncwarp(me < 16 ? 0xffffu : 0xffff0000u); y[me] = parts[me ^ 16];",
+        "parts[me] = 1; __syncwarp(me < 16 ? 0xffffu : 0xffff0000u); float v = parts[me ^ 16];",
         "has written|yet",
     ),
     "a barrier of the warp is one of the others' too": (
@@ -203,10 +209,10 @@ RULES = {
         "if (me == 2 && !b) y[0] = parts[0];",
         None,
     ),
-    "another warp": (64, "parts[me] = 1; __syncwarp(); y[me] = parts[me ^ 32];", "has written|yet"),
+    "another warp": (64, "parts[me] = 1; __syncwarp(); float v = parts[me ^ 32];", "has written|yet"),
     "a shuffle is no barrier": (
         32,
-        "parts[me] = 1; __shfl_xor_sync(0xffffffff, 1, 1); y[me] = parts[me ^ 1];",
+        "parts[me] = 1; __shfl_xor_sync(0xffffffff, 1, 1); float v = parts[me ^ 1];",
         "has written",
     ),
     "never written": (32, "float v = parts[40]; if (!b) y[me] = v;", "no thread of the block has written yet"),
@@ -313,6 +319,23 @@ def test_rules(fibers, name):
         assert y[0] == 64
 
 
+ORDER = """
+__global__ void order(float *y) { y[1 + int(atomicAdd(&y[0], 1.0f))] = blockIdx.x * 64 + threadIdx.x; }
+extern "C" void in_order(float *y) { order<<<3, 64>>>(y); }
+"""
+
+
+def test_a_seed_permutes_blocks_and_threads(fibers):
+    orders = np.zeros((4, 193), np.float32)
+    for seed, y in enumerate(orders):
+        fibers.run(ORDER, y, seed=seed)
+        assert np.array_equal(np.sort(y[1:]), np.arange(192))
+        assert (np.abs(np.diff(y[1:] // 64)) > 0).sum() == 2  # one block after the other
+    assert np.array_equal(orders[0, 1:], np.arange(192))
+    assert len({tuple(y) for y in orders}) == 4
+    assert len({tuple(y[1::64] // 64) for y in orders}) > 1  # which block is first
+
+
 WORDS = """
 __global__ void words(float *y) {
     extern __shared__ float row[];
@@ -416,7 +439,7 @@ def test_without_compilers_the_page_shows_the_record_and_says_so(runner, quiet, 
     names = {"__name__": "page"}
     for cell in runner.cells():
         exec(compile(cell, "cuda_cpp.md", "exec"), names)
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "There is no g++ here: what follows is recorded (g++ " in said
     assert "There is no nvcc here: this is recorded, with nvcc " in said
     assert "Of the 128 threads of block 0 only 64 have reached __syncthreads() (line 13)" in said
