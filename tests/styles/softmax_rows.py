@@ -39,11 +39,12 @@ def online(x, out):
 
 @numba.njit
 def a_row_at_a_time(x, out):
-    """Array expressions on rows: what they make is a row long."""
+    """An array expression on a row: what it makes is a row long."""
     for i in range(len(x)):
-        e = np.exp(x[i] - x[i].max())
-        out[i] = e
-        out[i] /= e.sum()
+        out[i] = np.exp(x[i] - x[i].max())
+        total = out[i].sum()
+        for j in range(x.shape[1]):
+            out[i, j] /= total
 
 
 @numba.njit
