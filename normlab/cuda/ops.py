@@ -139,7 +139,9 @@ def row_norm_backward(dy, x, weight, statistics, num_groups, channels, positions
         )
         options = {"CENTERED": centered, "WEIGHT": "element" if per_element else "row"}
         if size <= (plan.ONE_PASS_WEIGHTS if per_element and want_weight else plan.ONE_PASS_BACKWARD):
-            rows.norm_rows_backward[(parts, num_groups)](*arguments, **options, **_options((tile, block)))
+            rows.norm_rows_backward[(parts, num_groups)](
+                *arguments, **options, **_options((tile, block), each=8 if tile > 1 else 16)
+            )
         else:
             warps = plan.warps(plan.CHUNK)
             rows.norm_rows_backward_wide[(parts, num_groups)](*arguments, **options, BLOCK=plan.CHUNK, num_warps=warps)
@@ -195,8 +197,8 @@ class _Columns:
         return triton.cdiv(self.lines, tile), triton.cdiv(self.width, block)
 
 
-def _options(tile):
-    return {"ROWS": tile[0], "BLOCK": tile[1], "num_warps": plan.warps(math.prod(tile))}
+def _options(tile, each=16):
+    return {"ROWS": tile[0], "BLOCK": tile[1], "num_warps": plan.warps(math.prod(tile), each)}
 
 
 def batch_norm_out(x, weight, bias, means, variances, eps, *, out):
@@ -228,7 +230,7 @@ def batch_norm_out(x, weight, bias, means, variances, eps, *, out):
     target = out if out.stride() == x.stride() else torch.empty_like(x, memory_format=format)
     sizes = shape.lines, shape.width, channels
     columns.normalize[shape.map_grid()](
-        x, target, weight, bias, statistics, *sizes, eps, LAST=shape.last, **_options(shape.map_tile)
+        x, target, weight, bias, statistics, *sizes, eps, LAST=shape.last, **_options(shape.map_tile, each=8)
     )
     if target is not out:
         out.copy_(target)
@@ -270,7 +272,7 @@ def batch_norm_backward(dy, x, weight, statistics, eps, training, want_x, want_w
             eps,
             TRAINING=training,
             LAST=shape.last,
-            **_options(shape.map_tile),
+            **_options(shape.map_tile, each=8),
         )
     return (dx, dweight, dbias) if want_weight else (dx, dweight[:0], dbias[:0])
 
