@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Read when .venv is made: cpu (the small build of PyTorch) or cuda (PyPI's build; gigabytes on Linux).
 TORCH ?= cpu
+# Where `make bench` runs: cpu or cuda.
+DEVICE ?= cpu
 
 BIN := .venv/bin
 VENV := .venv/complete
@@ -68,8 +70,8 @@ test: book ## everything that proves the project
 prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line
 	@$(BIN)/python -B -m grading.parity
 
-bench: $(VENV) ## time normlab beside PyTorch on this machine, some minutes
-	@$(BIN)/python -m normlab.bench
+bench: $(VENV) ## time normlab beside PyTorch on this machine, some minutes; DEVICE=cuda: on its GPU
+	@$(BIN)/python -m normlab.bench --device $(DEVICE)
 
 notebooks: $(VENV) ## write both notebook trees anew from solutions/*/*.py
 	@$(BIN)/python tools/make_notebooks.py

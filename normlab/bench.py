@@ -3,6 +3,7 @@
     python -m normlab.bench                            everything: some minutes
     python -m normlab.bench --quick                    one shape an op, without torch.compile: seconds
     python -m normlab.bench --against my_normlab.py    beside the functions of your own file
+    python -m normlab.bench --device cuda              the kernels in Triton, on a GPU
 
 Nothing is timed before its result was compared with PyTorch's in float64. A wrong one is reported, and the exit status
 is 1.
@@ -24,6 +25,13 @@ is shown is made of paired samples, those of one round: the median, and between 
 
 At (32, 64) nothing counts but the call itself: those are shown apart, in microseconds, with and without a graph.
 
+On a GPU (SUITE_CUDA: every x is far larger than the cache) a sample is one call between two events, after the cache was
+overwritten, as in triton.testing.do_bench; shown are the median and the 20th and 80th percentiles. "of copy" is set
+against one speed for all: that of a copy of 1 GB on that card. The goal is GOAL of it. Batch norm reads x twice unless
+a channel stays on chip: 2/3 forward and 3/5 backward are its share then. The truth is PyTorch's in float64 on the GPU
+too, and what error is allowed follows from that of PyTorch's own float32. A fresh tensor costs nothing there, so that
+`out=` is checked, not timed. Small calls are timed by the clock of the computer, as on the CPU.
+
 --against: functions are found by name and take and return NumPy arrays, as the course's exercises do: softmax(x, axis),
 log_softmax(x, axis), layer_norm(x, normalized_shape, weight, bias), rms_norm(x, normalized_shape, weight, eps),
 batch_norm and instance_norm(x, weight, bias), group_norm(x, num_groups, weight, bias), cross_entropy(logits, target);
@@ -44,6 +52,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +60,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from normlab import bench_report, reference
+from normlab import bench_cuda, bench_report, reference
 from normlab.axes import NORMS
 from normlab.cases import tolerance
 from normlab.guard import CALL_SECONDS, Stop, guard
@@ -67,6 +76,11 @@ MIN_SAMPLE = 200e-6  # seconds
 FEWEST_ROUNDS, ROUNDS_SECONDS = 5, 2.5  # past so many seconds a case gets no more rounds, once it has the fewest
 CHEAP = 5e-3  # seconds: a call that is shorter is made once, untimed, before each sample, to fill caches
 SLOW = 2.0  # seconds: a learner's function that takes longer is not timed again and again
+
+COPIED = {"cpu": 64 << 20, "cuda": 1 << 30}  # bytes of the copy that tells the speed of memory
+WARM_UP = 25e-3  # seconds that a GPU runs each contender before it is timed
+NEEDED = 64  # bytes of a GPU's memory that a check takes for an element of x: five float64 and what they are made of
+GOAL = 0.9  # of the speed of a copy, on a GPU
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,65 @@ SUITE = (
     Case("cross_entropy", "large", (4096, 4096)),
 )
 
+# The same for GPUs: of language models and of vision, every x between 64 MB and 1 GB in float32 and in half precision.
+SUITE_CUDA = (
+    Case("batch_norm", "small", (32, 64)),
+    Case("batch_norm", "large", (128, 64, 112, 112)),
+    Case("batch_norm", "large", (131072, 512)),
+    Case("batch_norm", "image", (256, 256, 56, 56)),
+    Case("batch_norm", "image", (512, 2048, 7, 7)),
+    Case("batch_norm", "image", (256, 256, 56, 56), layout="channels_last"),
+    Case("batch_norm", "image", (256, 512, 28, 28), layout="channels_last"),
+    Case("batch_norm", "image", (512, 2048, 7, 7), layout="channels_last"),
+    Case("batch_norm", "wide", (4, 64, 262144)),
+    Case("layer_norm", "small", (32, 64)),
+    Case("layer_norm", "large", (16384, 4096)),
+    Case("layer_norm", "large", (8192, 8192)),
+    Case("layer_norm", "large", (64 * 1024, 768)),
+    Case("layer_norm", "image", (256, 56, 56, 96)),
+    Case("layer_norm", "wide", (2048, 32768)),
+    Case("layer_norm", "wide", (256, 262144)),
+    Case("instance_norm", "small", (1, 32, 64)),
+    Case("instance_norm", "large", (16, 64, 256, 256)),
+    Case("instance_norm", "image", (128, 256, 64, 64)),
+    Case("instance_norm", "image", (2, 32, 64, 128, 128)),
+    Case("instance_norm", "wide", (8, 32, 262144)),
+    Case("group_norm", "small", (32, 64)),
+    Case("group_norm", "large", (32, 320, 64, 64)),
+    Case("group_norm", "image", (4, 128, 512, 512)),
+    Case("group_norm", "image", (256, 256, 56, 56)),
+    Case("group_norm", "wide", (4, 64, 262144)),
+    Case("rms_norm", "small", (32, 64)),
+    Case("rms_norm", "large", (16384, 4096)),
+    Case("rms_norm", "large", (8192, 8192)),
+    Case("rms_norm", "large", (4, 8192, 32, 128)),
+    Case("rms_norm", "wide", (2048, 32768)),
+    Case("rms_norm", "wide", (256, 262144)),
+    Case("softmax", "small", (32, 64)),
+    Case("softmax", "large", (2, 16, 2048, 2048)),
+    Case("softmax", "large", (16384, 8192)),
+    Case("softmax", "image", (16, 21, 512, 512), dim=1),
+    Case("softmax", "wide", (4096, 32768)),
+    Case("softmax", "wide", (1024, 131072)),
+    Case("softmax", "wide", (256, 262144)),
+    Case("log_softmax", "small", (32, 64)),
+    Case("log_softmax", "large", (16384, 8192)),
+    Case("log_softmax", "large", (65536, 1000)),
+    Case("log_softmax", "image", (16, 21, 512, 512), dim=1),
+    Case("log_softmax", "wide", (1024, 128256)),
+    Case("log_softmax", "wide", (256, 262144)),
+    Case("cross_entropy", "small", (32, 64)),
+    Case("cross_entropy", "large", (8192, 32000)),
+    Case("cross_entropy", "large", (65536, 1000)),
+    Case("cross_entropy", "image", (16, 21, 512, 512), dim=1),
+    Case("cross_entropy", "wide", (4096, 50257)),
+    Case("cross_entropy", "wide", (2048, 128256)),
+    Case("cross_entropy", "wide", (1024, 262144)),
+)
+SUITES = {"cpu": SUITE, "cuda": SUITE_CUDA}
+QUICK = {"cpu": SIZES[:2], "cuda": ("large",)}  # sizes
+ROUNDS = {"cpu": (20, 7), "cuda": (100, 30)}  # usually, and for --quick
+
 # Contender: what its time is divided by, for the ratio that is shown. "yours" is set beside torch eager.
 RATIOS = {
     "eager": ("eager", "normlab"),
@@ -171,15 +244,19 @@ def turn(names, number):
     return rotated[::-1] if number % 2 else rotated
 
 
-def time_interleaved(contenders, rounds, clock=time.perf_counter, sync=lambda: None):
+def time_interleaved(contenders, rounds, clock=time.perf_counter, sync=lambda: None, stopwatch=None, warm_up=0.0):
     """Time `contenders`, {name: function without arguments}: {name: seconds a call, one number a round}, {name: error}.
 
-    `clock` gives seconds; `sync` waits until what was started is done. One that raises is dropped, and its error kept.
+    `clock` gives seconds; `sync` waits until what was started is done. `stopwatch`, where something knows better than a
+    clock, calls a contender once and returns its seconds. Each runs `warm_up` seconds before, and three times at least.
+    One that raises is dropped, and its error kept.
     """
     times, errors, repeats, single = {name: [] for name in contenders}, {}, {}, {}
 
     def sample(name, count):
         try:
+            if stopwatch is not None:
+                return stopwatch(contenders[name])
             sync()
             start = clock()
             for _ in range(count):
@@ -194,7 +271,9 @@ def time_interleaved(contenders, rounds, clock=time.perf_counter, sync=lambda: N
     gc.disable()
     try:
         for name in contenders:
-            tries = [sample(name, 1) for _ in range(3) if name in times]
+            tries, warm = [], clock() + warm_up
+            while name in times and (len(tries) < 3 or clock() < warm):
+                tries.append(sample(name, 1))
             if name in times:
                 single[name] = min(tries)
                 repeats[name] = math.ceil(MIN_SAMPLE / max(single[name], 1e-7))
@@ -203,7 +282,7 @@ def time_interleaved(contenders, rounds, clock=time.perf_counter, sync=lambda: N
             if number >= FEWEST_ROUNDS and clock() - begun > ROUNDS_SECONDS:
                 break
             for name in turn(times, number):
-                if single[name] < CHEAP:
+                if single[name] < CHEAP and stopwatch is None:
                     sample(name, 1)
                 if name in times and (seconds := sample(name, repeats[name])) is not None:
                     times[name].append(seconds)
@@ -213,22 +292,25 @@ def time_interleaved(contenders, rounds, clock=time.perf_counter, sync=lambda: N
     return times, errors
 
 
-def quartiles(values):
-    """[lower quartile, median, upper quartile].
+QUARTILES = (0.25, 0.5, 0.75)
+
+
+def quartiles(values, places=QUARTILES):
+    """[lower quartile, median, upper quartile], or other quantiles.
 
     >>> quartiles([1, 2, 3, 4, 10])
     [2.0, 3.0, 4.0]
     """
-    return [float(q) for q in np.quantile(values, (0.25, 0.5, 0.75))]
+    return [float(q) for q in np.quantile(values, places)]
 
 
-def paired(operation, others, ours):
+def paired(operation, others, ours, places=QUARTILES):
     """Quartiles of operation(other, our), round by round.
 
     >>> paired(lambda other, our: other / our, [2.0, 4.0, 9.0], [1.0, 1.0, 3.0])
     [2.5, 3.0, 3.5]
     """
-    return quartiles([operation(other, our) for other, our in zip(others, ours, strict=True)])
+    return quartiles([operation(other, our) for other, our in zip(others, ours, strict=True)], places)
 
 
 def of_copy(compulsory_bytes, seconds, copied_bytes, copy_seconds):
@@ -240,26 +322,86 @@ def of_copy(compulsory_bytes, seconds, copied_bytes, copy_seconds):
     return (compulsory_bytes / seconds) / (2 * copied_bytes / copy_seconds)
 
 
+# ---- Where all of it happens -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Device:
+    """What differs between a CPU and a GPU.
+
+    tensors: where PyTorch makes them. timer: ({name: call}, rounds, whether it is the call alone that counts) -> what
+    `time_interleaved` returns. places: the quantiles that are shown. describe: the facts of a report. room: bytes that
+    are free, or None where nobody asks. why_not_compile: why torch.compile cannot be used, or None.
+    """
+
+    name: str
+    tensors: str
+    timer: Callable
+    places: tuple
+    describe: Callable
+    room: Callable
+    why_not_compile: Callable
+
+
+def cpu_device():
+    """This computer's processor."""
+    return Device(
+        name="cpu",
+        tensors="cpu",
+        timer=lambda contenders, rounds, small: time_interleaved(contenders, rounds),
+        places=QUARTILES,
+        describe=describe_cpu,
+        room=lambda: None,
+        why_not_compile=no_compiler,
+    )
+
+
+def cuda_device():
+    """This computer's GPU. Errors: RuntimeError with a sentence, where there is none that Triton compiles for."""
+    if reason := bench_cuda.why_not():
+        raise RuntimeError(reason)
+    import torch
+
+    kernels = partial(time_interleaved, stopwatch=bench_cuda.stopwatch(torch), warm_up=WARM_UP)
+    launches = partial(time_interleaved, sync=torch.cuda.synchronize, warm_up=WARM_UP)
+    return Device(
+        name="cuda",
+        tensors="cuda",
+        timer=lambda contenders, rounds, small: (launches if small else kernels)(contenders, rounds),
+        places=(0.2, 0.5, 0.8),
+        describe=partial(bench_cuda.describe, torch),
+        room=partial(bench_cuda.room, torch),
+        why_not_compile=lambda: None,
+    )
+
+
+DEVICES = {"cpu": cpu_device, "cuda": cuda_device}
+
+
 # ---- A case: its tensors, its right answers --------------------------------------------------------------------------
 
 
-def draw(case, dtype):
-    """The case's tensors, the same on every call: x; weight, bias, mean, var of norms; target; dy, which is like y."""
+def draw(case, dtype, device="cpu", parameters=None):
+    """The case's tensors, the same on every call: x; weight, bias, mean, var of norms; target; dy, which is like y.
+
+    parameters: the dtype of weight, bias, mean and var, if not that of x.
+    """
     import torch
 
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator(device).manual_seed(0)
     format = getattr(torch, case.layout or "contiguous_format")
-    normal = partial(torch.randn, generator=random)
+    normal = partial(torch.randn, generator=random, device=device)
     t = SimpleNamespace(weight=None, bias=None, target=None)
     t.x = (normal(case.shape) * 2 + 0.5).to(dtype).contiguous(memory_format=format)
     if case.op.endswith("_norm"):
         channels = case.shape[-1] if NORMS[case.op[:-5]].channels == "last" else case.shape[1]
-        t.weight, t.bias = normal(channels).to(dtype), normal(channels).to(dtype)
+        own = {"dtype": parameters or dtype, "device": device}
+        t.weight, t.bias = normal(channels).to(**own), normal(channels).to(**own)
         t.bias = None if case.op == "rms_norm" else t.bias
-        t.mean, t.var = torch.zeros(channels, dtype=dtype), torch.ones(channels, dtype=dtype)
+        t.mean, t.var = torch.zeros(channels, **own), torch.ones(channels, **own)
     if case.op == "cross_entropy":
-        t.target = torch.randint(case.shape[1], (case.shape[0], *case.shape[2:]), generator=random)
-        t.dy = torch.ones((), dtype=dtype)
+        t.target = torch.randint(case.shape[1], (case.shape[0], *case.shape[2:]), generator=random, device=device)
+        t.dy = torch.ones((), dtype=dtype, device=device)
     else:
         t.dy = normal(case.shape).to(dtype).contiguous(memory_format=format)
     return t
@@ -336,25 +478,44 @@ def plain(case, t):
     return y, getattr(reference, f"{case.op}_backward")(t.dy, y, case.dim)
 
 
-def right_answers(case, t):
-    """[(name, float64 truth by PyTorch, error allowed)] for y, dx, ... of t, by the rule of cases.py."""
+def right_answers(case, t, on_gpu=False):
+    """[(name, float64 truth by PyTorch, error allowed)] for y, dx, ... of t, by the rule of cases.py.
+
+    On a GPU the truths stay there, as tensors, and the plain formula's place has PyTorch's own float32.
+    """
     import torch
 
-    dtype = t.x.dtype
-    truths = answers(getattr(torch.nn.functional, case.op), case, converted(t, lambda v: v.double()))
+    dtype, function = t.x.dtype, getattr(torch.nn.functional, case.op)
+    truths = answers(function, case, converted(t, lambda v: v.double()))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    arrays = converted(t, lambda v: v.to(wide).numpy())
-    if arrays.target is not None:
-        arrays.target = arrays.target.numpy()
+    if on_gpu:
+        formulas = answers(function, case, converted(t, lambda v: v.to(wide)))
+    else:
+        arrays = converted(t, lambda v: v.to(wide).numpy())
+        if arrays.target is not None:
+            arrays.target = arrays.target.numpy()
+        truths, formulas = [truth.numpy() for truth in truths], plain(case, arrays)
     right = []
-    for name, truth, formula in zip(("y", "dx", "dweight", "dbias"), truths, plain(case, arrays), strict=False):
-        truth = truth.numpy()
+    for name, truth, formula in zip(("y", "dx", "dweight", "dbias"), truths, formulas, strict=False):
+        seen, formula = extremes(truth, formula) if on_gpu else (truth, formula)
         if dtype == torch.bfloat16:  # NumPy has no such dtype: float32's rule, and bfloat16's last rounding
-            allowed = tolerance(truth, formula, np.float32) + 4 * torch.finfo(dtype).eps * float(np.abs(truth).max())
+            allowed = tolerance(seen, formula, np.float32) + 4 * torch.finfo(dtype).eps * float(np.abs(seen).max())
         else:
-            allowed = tolerance(truth, formula, str(dtype).removeprefix("torch."))
+            allowed = tolerance(seen, formula, str(dtype).removeprefix("torch."))
         right.append((name, truth, allowed))
     return right
+
+
+def extremes(truth, formula):
+    """Two numbers each of two tensors, from which `tolerance` computes the same as from all: it asks for the largest
+    truth and the largest error alone, and so the tensors need not leave the GPU.
+
+    >>> import torch
+    >>> extremes(torch.tensor([1.0, -4.0]), torch.tensor([1.5, -4.25]))
+    (array([4., 0.]), array([4. , 0.5]))
+    """
+    largest, error = float(truth.abs().max()), float((formula.double() - truth).abs().max())
+    return np.array([largest, 0.0]), np.array([largest, error])
 
 
 def fault(values, right):
@@ -362,10 +523,11 @@ def fault(values, right):
     if len(values) != len(right):
         return f"returns {len(values)} arrays instead of {len(right)}"
     for value, (name, truth, allowed) in zip(values, right, strict=True):
-        value = np.asarray(value.detach().double() if hasattr(value, "detach") else value, np.float64)
+        value = value.detach().double() if hasattr(value, "detach") else value
+        value = np.asarray(value, np.float64) if isinstance(truth, np.ndarray) else value
         if value.shape != truth.shape:
-            return f"gives {name} of shape {value.shape} instead of {truth.shape}"
-        error = float(np.abs(value - truth).max())
+            return f"gives {name} of shape {tuple(value.shape)} instead of {tuple(truth.shape)}"
+        error = float(abs(value - truth).max())
         if not error <= allowed:
             return f"gives a wrong {name}: off by {error:.2g} where {allowed:.2g} is allowed"
 
@@ -407,13 +569,13 @@ def calls(case, t, functions):
     return {name: partial(function, *arguments(case, t)) for name, function in functions.items()}
 
 
-def forward_contenders(case, t, functions):
+def forward_contenders(case, t, functions, outs=True):
     """The calls, those that write to a tensor (all to the same one), and a copy."""
     import torch
 
     out, contenders = torch.empty_like(t.x), calls(case, t, functions)
     contenders["copy"] = partial(out.copy_, t.x)
-    if case.op != "cross_entropy":
+    if outs and case.op != "cross_entropy":
         contenders["normlab out"] = partial(functions["normlab"], *arguments(case, t), out=out)
         if (call := torch_out(case, t, out)) is not None:
             contenders["eager out"] = call
@@ -423,12 +585,12 @@ def forward_contenders(case, t, functions):
     return contenders
 
 
-def recording_contenders(case, t, functions):
+def recording_contenders(case, t, functions, outs=True):
     """The calls, each of which records a graph."""
     return calls(case, wanting_gradients(t), functions)
 
 
-def backward_contenders(case, t, functions):
+def backward_contenders(case, t, functions, outs=True):
     """Gradients through calls that were recorded before, and a copy."""
     import torch
 
@@ -529,20 +691,39 @@ def wrong_answer(case, direction, t, right):
             return fault(answers(ours, case, t)[:1], right[:1])
         results = [ours(*arguments(case, t))]
         if case.op != "cross_entropy":
-            results.append(ours(*arguments(case, t), out=torch.empty_like(t.x)))
+            results.append(ours(*arguments(case, t), out=torch.full_like(t.x, math.nan)))
         return next(filter(None, (fault([y], right[:1]) for y in results)), None)
     except Exception as error:
         return f"raises {_told(error)}"
 
 
-def measure(case, dtype, rounds, compile, module=None):
-    """Check and time one case: (rows, one a direction, ready for JSON; sentences about what could not be timed)."""
+def lack_of_room(case, dtype, device):
+    """A sentence, if a GPU's memory is too small for a case, or None."""
+    needed, free = NEEDED * math.prod(case.shape), device.room()
+    if free is None or needed <= free:
+        return None
+    gigabytes = f"it takes {needed / 1e9:.1f} GB of the GPU's memory, {free / 1e9:.1f} GB are free"
+    return f"{case} {dtype} is left out: {gigabytes}."
+
+
+def measure(case, dtype, rounds, compile, module=None, device=None, copy_speed=None):
+    """Check and time one case: (rows, one a direction, ready for JSON; sentences about what could not be timed).
+
+    device: the CPU, if none is given. copy_speed: bytes a second, read and written, that "of copy" is a share of; if
+    None, those of this case's own copy.
+    """
     import torch
 
     from normlab import functional
 
-    t, rows, notes = draw(case, getattr(torch, dtype)), [], []
-    right = right_answers(case, t)
+    device = device or cpu_device()
+    if lack := lack_of_room(case, dtype, device):
+        return [], [lack]
+    on_gpu, kind = device.name == "cuda", getattr(torch, dtype)
+    # On a GPU nobody gives batch norm a weight in half precision, and cuDNN, which is the one to beat, takes none.
+    parameters = torch.float32 if on_gpu and case.op == "batch_norm" else None
+    t, rows, notes = draw(case, kind, device.tensors, parameters), [], []
+    right = right_answers(case, t, on_gpu)
     for direction in directions(case):
         row = {"op": case.op, "direction": direction, "size": case.size, "shape": case.shape, "where": case.where}
         row |= {"dtype": dtype, "bytes": compulsory(t, direction), "wrong": wrong_answer(case, direction, t, right)}
@@ -553,13 +734,13 @@ def measure(case, dtype, rounds, compile, module=None):
         if compile:
             torch._dynamo.reset()
             functions["compile"] = compiled(functions["eager"])
-        contenders = CONTENDERS[direction](case, t, functions)
+        contenders = CONTENDERS[direction](case, t, functions, outs=not on_gpu)
         call, note = learner(module, case, direction, t, right)
         if call is not None:
             contenders["yours"] = call
         with torch.set_grad_enabled(direction == "recording"), open(os.devnull, "w") as silent:
             with contextlib.redirect_stdout(silent):  # a learner's function may print
-                times, errors = time_interleaved(contenders, rounds)
+                times, errors = device.timer(contenders, rounds, case.size == "small")
         if "normlab" in errors:
             row["wrong"] = f"raises {_told(errors.pop('normlab'))} when it is timed"
             continue
@@ -568,51 +749,60 @@ def measure(case, dtype, rounds, compile, module=None):
             closed(f"{bench_report.HEADINGS[name]}, {case} {direction}: {_told(error)}")
             for name, error in errors.items()
         ]
-        row |= numbers(times, row["bytes"], t.x.nbytes)
+        row |= numbers(times, row["bytes"], t.x.nbytes, copy_speed, device.places)
     return rows, notes
 
 
-def numbers(times, compulsory_bytes, copied_bytes):
-    """What a row says of `times`: seconds and ratios as quartiles, and the share of a copy's bandwidth, the median."""
+def numbers(times, compulsory_bytes, copied_bytes, copy_speed=None, places=QUARTILES):
+    """What a row says of `times`: seconds and ratios as quantiles, and the share of a copy's bandwidth, the median."""
 
     def share(our, copy):
-        return of_copy(compulsory_bytes, our, copied_bytes, copy)
+        return of_copy(compulsory_bytes, our, copied_bytes, 2 * copied_bytes / copy_speed if copy_speed else copy)
 
     def both(operation, pairs):
-        return {n: paired(operation, times[a], times[b]) for n, (a, b) in pairs.items() if a in times and b in times}
+        found = {name: (a, b) for name, (a, b) in pairs.items() if a in times and b in times}
+        return {name: paired(operation, times[a], times[b], places) for name, (a, b) in found.items()}
 
     return {
         "rounds": len(times["normlab"]),
-        "seconds": {name: quartiles(values) for name, values in times.items()},
+        "seconds": {name: quartiles(values, places) for name, values in times.items()},
         "ratios": both(lambda other, our: other / our, RATIOS),
         "above_us": both(lambda other, our: (our - other) * 1e6, {n: RATIOS[n] for n in ("eager", "compile")}),
         "of_copy": {n: q[1] for n, q in both(share, {n: (n, "copy") for n in ("normlab", "normlab out")}).items()},
     }
 
 
-def environment():
-    """The machine and the versions; the speed of a copy of 64 MB, in GB/s read and written; the load: how many other
-    processes wanted to run in the last minute; and the variables that change how memory is fetched."""
-    import numba
+def environment(device):
+    """The machine and the versions; the load: how many other processes wanted to run in the last minute; what the
+    device says of itself; and the speed of a large copy there, in GB/s read and written."""
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    x = torch.ones(16 << 20)
-    times, _ = time_interleaved({"copy": partial(torch.empty_like(x).copy_, x)}, 10)
-    return {
+    found = {
         "cpu": cpu or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": load,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numba": numba.__version__,
         "numpy": np.__version__,
-        "copy_GB_per_s": 2 * x.nbytes / quartiles(times["copy"])[1] / 1e9,
-        "allocator": {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "THP_", "GLIBC_", "LD_PRELOAD"))},
+        **device.describe(),
     }
+    free = device.room()
+    x = torch.ones(min(COPIED[device.name], free // 4 if free else math.inf) // 4, device=device.tensors)
+    if device.name == "cuda":
+        x.normal_()  # all ones cost a GPU less power, and are copied faster
+    times, _ = device.timer({"copy": partial(torch.empty_like(x).copy_, x)}, 10, False)
+    return found | {"copy_GB_per_s": 2 * x.nbytes / quartiles(times["copy"])[1] / 1e9}
+
+
+def describe_cpu():
+    """What compiles for the CPU, and the variables that change how memory is fetched."""
+    import numba
+
+    variables = {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "THP_", "GLIBC_", "LD_PRELOAD"))}
+    return {"numba": numba.__version__, "allocator": variables}
 
 
 # ---- The command line ------------------------------------------------------------------------------------------------
@@ -642,30 +832,41 @@ def _image(text):
 def parse(argv):
     """The options. Errors: argparse's, with exit status 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m normlab.bench", description="Time normlab beside torch eager and torch.compile, on the CPU."
+        prog="python -m normlab.bench", description="Time normlab beside torch eager and torch.compile."
     )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="cpu, or cuda: the kernels in Triton on a GPU")
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS, metavar="OP", help=f"of {', '.join(OPS)}")
     parser.add_argument(
         "--shapes", nargs="+", choices=SIZES, metavar="SIZE", help=f"of {', '.join(SIZES)}; default all"
     )
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES[:1], help="default float32")
-    parser.add_argument("--rounds", type=_positive, help="most rounds a case; default 20, with --quick 7")
+    parser.add_argument(
+        "--rounds", type=_positive, help="most rounds a case; default 20, with --quick 7; cuda: 100, 30"
+    )
     parser.add_argument("--threads", type=_positive, help="of all contenders; default PyTorch's own choice")
-    parser.add_argument("--quick", action="store_true", help="one small shape and one in cache an op, no torch.compile")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one small shape and one in cache an op (cuda: one large), no torch.compile",
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--against", type=Path, metavar="FILE.py", help="add the functions of your own file")
     parser.add_argument("--json", type=_file, metavar="FILE", help="write every number; - is standard output")
     parser.add_argument("--picture", type=_image, metavar="FILE", help="draw the ratios, .png or .svg")
     options = parser.parse_args(argv)
-    if not selected(options.ops, options.shapes, options.quick):
+    if options.device == "cuda" and "float64" in options.dtype:
+        parser.error("float64 on cuda is not timed: the kernels leave it to PyTorch")
+    if options.device == "cuda" and options.against:
+        parser.error("--against is for the cpu: functions of your own file take NumPy arrays")
+    if not selected(options.ops, options.shapes, options.quick, options.device):
         parser.error(f"{' and '.join(options.ops)} have no shape that is {' or '.join(options.shapes)}")
     return options
 
 
-def selected(ops, sizes, quick):
-    """The cases asked for; for `quick` the first of each op and size, of the small ones and those in cache."""
-    sizes = sizes or (SIZES[:2] if quick else SIZES)
-    cases = [case for case in SUITE if case.op in ops and case.size in sizes]
+def selected(ops, sizes, quick, device="cpu"):
+    """The cases asked for; for `quick` the first of each op and size, of the sizes in QUICK."""
+    sizes = sizes or (QUICK[device] if quick else SIZES)
+    cases = [case for case in SUITES[device] if case.op in ops and case.size in sizes]
     return list({(case.op, case.size): case for case in reversed(cases)}.values())[::-1] if quick else cases
 
 
@@ -692,26 +893,42 @@ def main(argv=None):
     if problem:
         print(closed(f"{options.against} {problem}"), file=sys.stderr)
         return 2
-    why_not = "--quick" if options.quick else "--no-compile" if options.no_compile else no_compiler()
+    try:
+        device = DEVICES[options.device]()
+    except RuntimeError as error:
+        print(f"Nothing can be timed on a GPU here. {error}", file=sys.stderr)
+        return 2
+    why_not = "--quick" if options.quick else "--no-compile" if options.no_compile else device.why_not_compile()
     notes = [f"torch.compile is left out: {why_not}."] if why_not else []
-    tasks = [(dtype, case) for dtype in options.dtype for case in selected(options.ops, options.shapes, options.quick)]
-    rows, rounds, machine = [], options.rounds or (7 if options.quick else 20), environment()
-    errors = Console(stderr=True)
+    cases = selected(options.ops, options.shapes, options.quick, options.device)
+    tasks = [(dtype, case) for dtype in options.dtype for case in cases]
+    rows, rounds, machine = [], options.rounds or ROUNDS[options.device][options.quick], environment(device)
+    copy_speed = machine["copy_GB_per_s"] * 1e9 if options.device == "cuda" else None
+    errors, broken = Console(stderr=True), None
     # Nothing is drawn while something is timed: auto_refresh would start a thread.
     with Progress(console=errors, auto_refresh=False, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("", total=len(tasks))
         for dtype, case in tasks:
             progress.update(bar, description=f"{case} {dtype}", refresh=True)
-            more, sentences_about = measure(case, dtype, rounds, not why_not, module)
+            try:
+                more, sentences_about = measure(case, dtype, rounds, not why_not, module, device, copy_speed)
+            except torch.OutOfMemoryError:
+                more, sentences_about = [], [f"{case} {dtype} is left out: the GPU's memory is too small."]
+            except torch.AcceleratorError as error:  # after this nothing runs on the GPU until the process ends
+                broken = closed(f"{case} {dtype} broke the GPU's context, what follows was not run: {_told(error)}")
+                break
             rows, notes = rows + more, notes + sentences_about
             progress.advance(bar)
-    report = {"environment": machine, "summary": bench_report.summary(rows), "notes": notes, "rows": rows}
+    goal = GOAL if options.device == "cuda" else None
+    summary = bench_report.summary(rows, goal)
+    notes += [broken] if broken else []
+    report = {"environment": machine, "summary": summary, "notes": notes, "rows": rows}
     console = Console(stderr=options.json == "-", highlight=False)
     if not console.is_terminal:
         console.width = 180
     for dtype in options.dtype:
-        for table in bench_report.tables([row for row in rows if row["dtype"] == dtype]):
-            table.caption = dtype
+        for table in bench_report.tables([row for row in rows if row["dtype"] == dtype], machine.get("card")):
+            table.caption = f"{dtype}, {machine['card']}" if "card" in machine else dtype
             console.print(table)
     for sentence in bench_report.sentences(report):
         console.print(sentence, markup=False, soft_wrap=True)
@@ -721,7 +938,7 @@ def main(argv=None):
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     if options.picture:
         bench_report.picture(report, options.picture)
-    return int(any(row["wrong"] for row in rows))
+    return int(bool(broken) or any(row["wrong"] for row in rows))
 
 
 if __name__ == "__main__":
