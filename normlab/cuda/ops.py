@@ -120,7 +120,8 @@ def row_norm_backward(dy, x, weight, statistics, num_groups, channels, positions
         dy, x = _as_rows(dy, size), _as_rows(x, size)
         per_element = positions == 1
         tile, block = plan.rows(size)
-        parts = plan.split(triton.cdiv(examples, tile), num_groups, x.device)
+        held = tile * block if size <= plan.ONE_PASS_BACKWARD else plan.CHUNK
+        parts = plan.split(triton.cdiv(examples, tile), num_groups, x.device, held)
         dweight, dbias = _two_lines(parts if want_weight else 0, weights, x.device)
         arguments = (
             dy,
@@ -139,9 +140,8 @@ def row_norm_backward(dy, x, weight, statistics, num_groups, channels, positions
         )
         options = {"CENTERED": centered, "WEIGHT": "element" if per_element else "row"}
         if size <= (plan.ONE_PASS_WEIGHTS if per_element and want_weight else plan.ONE_PASS_BACKWARD):
-            rows.norm_rows_backward[(parts, num_groups)](
-                *arguments, **options, **_options((tile, block), each=8 if tile > 1 else 16)
-            )
+            each = 8 if tile > 1 else 16
+            rows.norm_rows_backward[(parts, num_groups)](*arguments, **options, **_options((tile, block), each))
         else:
             warps = plan.warps(plan.CHUNK)
             rows.norm_rows_backward_wide[(parts, num_groups)](*arguments, **options, BLOCK=plan.CHUNK, num_warps=warps)

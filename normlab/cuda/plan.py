@@ -13,6 +13,7 @@ ONE_PASS_COLUMNS = 16384  # forward along another axis: a tile of columns
 ONE_PASS_COLUMNS_BACKWARD = 8192
 ONE_PASS_WEIGHTS = 8192  # backward: besides, its shares of dweight and dbias
 
+RESIDENT = 8192  # elements that a processor's blocks hold together, where each keeps several numbers for an element
 TILE = 2048  # elements of a program that takes several short rows at once
 CHUNK = 4096  # elements of a step of a program that goes over a long row piece by piece
 MOST_PARTS = 256  # of a pool of batch norm: one program merges them
@@ -57,12 +58,13 @@ def columns(length, limit):
     return block, max(TILE // block, LANES)
 
 
-def split(blocks, others, device):
-    """In how many parts to split `blocks` pieces of work, so that with `others` beside each the device is full."""
-    return max(min(blocks, -(-FULL * processors(device) // others)), 1)
+def split(blocks, others, device, elements=TILE):
+    """In how many parts to split `blocks` pieces of work, so that with `others` beside each the device is full.
 
-
-FULL = 4  # blocks of a processor that hide the waiting of one another
+    A part is a block that holds `elements`. More parts than run at once would only be more to add up in the end.
+    """
+    resident = max(RESIDENT // elements, 1) * processors(device)
+    return max(min(blocks, -(-resident // others)), 1)
 
 
 def processors(device):
