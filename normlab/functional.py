@@ -16,8 +16,9 @@ whatever else sees operators sees them: `row_norm` (layer, RMS, group and instan
 Beside PyTorch's arguments each function whose result has its input's shape takes `out=`, a tensor to write to: past the
 cache a fresh tensor costs more than the kernel. As in PyTorch, `out=` is for tensors that need no gradient.
 
-What the kernels have no answer for goes to PyTorch's function of the same name, which answers, or says why it cannot:
-wrong shapes and types, other devices, and the transforms of torch.func (vmap, jvp).
+On the CPU the kernels are those of cpu.py, on a GPU those of cuda/. What they have no answer for goes to PyTorch's
+function of the same name, which answers, or says why it cannot: wrong shapes and types, other devices, the transforms
+of torch.func (vmap, jvp), and on a GPU float64, and half types under autocast, which computes most of it in float32.
 """
 
 import ctypes
@@ -46,6 +47,7 @@ __all__ = [
     "softmax",
 ]
 
+_HALF = (torch.float16, torch.bfloat16)
 _LIKE = {getattr(torch, name): like for name, like in jit.LIKE.items()}
 _WIDE = {dtype: torch.float64 if dtype == torch.float64 else torch.float32 for dtype in _LIKE}
 
@@ -81,7 +83,7 @@ def _on_gpu(dtype):
     if why_not and why_not not in _said:
         _said.add(why_not)
         warnings.warn(f"normlab's kernels for CUDA are not used, but PyTorch's own functions. {why_not}", stacklevel=4)
-    return why_not is None and dtype is not torch.float64
+    return why_not is None and dtype is not torch.float64 and not (dtype in _HALF and torch.is_autocast_enabled("cuda"))
 
 
 _said = set()
@@ -849,7 +851,6 @@ def log_softmax(input, dim=None, _stacklevel=3, dtype=None, *, out=None):
 
 # ---- Cross entropy ---------------------------------------------------------------------------------------------------
 
-_HALF = (torch.float16, torch.bfloat16)
 _REDUCTIONS = {"none": -1, "sum": 0, "mean": 1}
 
 
@@ -921,7 +922,7 @@ def _cross_entropy_gradient(dloss, x, target, weight, reduction, ignore_index, l
     wide, classes = _WIDE[x.dtype], x.shape[1]
     p, kept = x.to(wide).softmax(1), target != ignore_index
     onehot = torch_functional.one_hot(torch.where(kept, target, 0), classes).movedim(-1, 1).to(wide)
-    w = torch.ones(classes, dtype=wide) if weight is None else weight.to(wide)
+    w = torch.ones(classes, dtype=wide, device=x.device) if weight is None else weight.to(wide)
     w_target, per_class = w[torch.where(kept, target, 0)], w.reshape(1, classes, *[1] * (x.dim() - 2))
     g = dloss.to(wide) / ((w_target * kept).sum() if reduction == 1 else 1)
     evenly = label_smoothing / classes
@@ -998,7 +999,7 @@ def cross_entropy(
         return torch_functional.cross_entropy(*everything)  # which says what is wrong
     if size_average is not None or reduce is not None:
         reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
-    if input.dtype is not torch.float32 and torch.is_autocast_enabled("cpu") and input.dtype in _HALF:
+    if input.dtype in _HALF and torch.is_autocast_enabled("cuda" if input.is_cuda else "cpu"):
         input = input.float()  # autocast computes losses in float32
         weight = None if weight is None else weight.float()
         target = target.float() if target.is_floating_point() else target

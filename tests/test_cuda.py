@@ -461,6 +461,18 @@ def test_why_kernels_are_not_used_is_said_once(monkeypatch):
         assert not F._on_gpu(torch.float32)
 
 
+def test_what_a_gpus_kernels_take(monkeypatch):
+    """Not float64; and under autocast, which computes most of these in float32, no half types."""
+    monkeypatch.setattr(cuda, "why_not", lambda: None)
+    takes = {dtype: F._on_gpu(dtype) for dtype in (*DTYPES.values(), torch.float64)}
+    assert takes == {torch.float32: True, torch.float16: True, torch.bfloat16: True, torch.float64: False}
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        assert [F._on_gpu(dtype) for dtype in DTYPES.values()] == [True, False, False]
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
 def test_triton_is_imported_when_it_is_needed_and_not_before():
     code = "import sys, normlab.functional, normlab.nn, normlab.cuda; assert 'triton' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
