@@ -11,6 +11,7 @@ candidate behaves exactly like it on every case that tells that mistake from a r
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import inspect
 import io
 import json
@@ -244,6 +245,16 @@ def _prepare(bench, mistakes_too):
             bench.prepare(mistakes_too)
 
 
+def _import_for_children(path):
+    """Imports compilers that the file at `path` names: it takes each process a second, unless it is forked from one
+    that has them."""
+    text = path.read_text(encoding="utf-8", errors="ignore") if path.is_file() else ""
+    for name in ("numba", "triton"):
+        if f"import {name}" in text:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
 def _main_all(path, options):
     """--all: every exercise of one file; returns the exit status."""
     try:
@@ -252,6 +263,7 @@ def _main_all(path, options):
         print(closed(str(error)), file=sys.stderr)
         return 2
     _torch_for_children()  # before any is made: to import it takes seconds, and the file may
+    _import_for_children(path)
     return check_all.main(
         path, _judge, lambda exercise: _prepare(_bench(exercise), mistakes_too=False), options.json, options.bench
     )

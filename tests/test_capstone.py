@@ -20,7 +20,7 @@ CORE = [name for name, exercise in EXERCISES.items() if exercise.core]
 QUICK = """
 import sys
 from normlab import apart, check, guard, learner
-guard.CALL_SECONDS, learner.IMPORT_SECONDS, apart.FILE_SECONDS, apart.FILE_BYTES = 1.0, 1.5, 8.0, 1 << 30
+guard.CALL_SECONDS, learner.IMPORT_SECONDS, apart.FILE_SECONDS, apart.FILE_BYTES = 1.0, 1.5, 12.0, 1 << 30
 sys.exit(check.main(sys.argv[1:]))
 """
 
@@ -43,7 +43,7 @@ PLANTED = {
     "rms_norm": (
         "def rms_norm(*args, **kwargs):\n    import signal\n    signal.pthread_sigmask(signal.SIG_BLOCK, {14})\n"
         "    while True: pass\n",
-        ("unchecked", None, "does not finish within 8 seconds"),
+        ("unchecked", None, "does not finish within 12 seconds"),
     ),
     "logsumexp": ("logsumexp = 3\n", ("refused", None, "check needs the function itself")),
 }

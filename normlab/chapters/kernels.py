@@ -565,6 +565,9 @@ class _Later:
     def __init__(self, name, **switches):
         self.name, self.switches = name, switches
 
+    def __call__(self, *args, **switches):
+        raise TypeError("a kernel is launched, not called")
+
     def kernel(self):
         from normlab.chapters import wrong_kernels
 

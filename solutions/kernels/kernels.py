@@ -84,7 +84,7 @@ compare(prediction, (maximum + difference + exponential + total + quotient) * 4 
 
 # %% solution="bytes_moved"
 def bytes_moved(op, shape, itemsize, fused):
-    """Bytes read and written by an op on an array of that shape, an int."""
+    """Bytes read and written by op on an array of that shape."""
     ### BEGIN SOLUTION
     if op not in ("softmax", "layer_norm", "rms_norm"):
         raise ValueError(f"no bytes are known of {op!r}")
@@ -208,8 +208,8 @@ check(softmax_rows, "softmax_rows", part="edges")
 # </details></details></details>
 
 # %% [markdown] after="softmax_rows"
-# You wrote what looks like the slowest Python there is, and it beats NumPy's five steps on large matrices: a row is still in
-# the cache when the next loop comes to it. *Harder:* add `parallel=True` and `numba.prange`. From which size on does it help?
+# You wrote what looks like the slowest Python there is, and it moves a quarter of the bytes of NumPy's five steps: a row is
+# still in the cache when the next loop comes to it. What is left to wait for is `exp`. *Harder:* add `parallel=True` and `numba.prange`. From which size on does it help?
 
 # %% [markdown] ask="idle"
 # ## Predict first: idle lanes
