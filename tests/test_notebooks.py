@@ -10,6 +10,7 @@ import sys
 import nbclient
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 
 from normlab.cases import PARTS, SAMPLES
 from normlab.exercises import EXERCISES
@@ -265,22 +266,59 @@ def test_release_publishes_no_answer(repo):
 # -- What they do ----------------------------------------------------------------------------------------------------
 
 
-def execute(repo, tree, stem, folder, **options):
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks: to start it and to import PyTorch takes longer than what most of them do."""
+    manager = KernelManager()
+    manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+def executed(notebook, manager, folder, **options):
+    """The notebook after it ran in `folder`, with no name left of the notebook before it."""
+    client = manager.blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    for command in ("%reset -sf", f"%cd -q {folder}"):
+        assert client.execute_interactive(command, timeout=60)["content"]["status"] == "ok"
+    client.stop_channels()
+    # One print may arrive in pieces.
+    options |= {"timeout": 120, "coalesce_streams": True}
+    runner = nbclient.NotebookClient(notebook, km=manager, **options)
+    try:
+        return runner.execute()
+    finally:
+        runner.kc.stop_channels()
+
+
+def execute(repo, tree, stem, folder, kernel, **options):
     """{grade_id: cell} of a notebook that ran, with all others in folders beside it: the capstone collects them."""
     for source in (repo / tree).glob("*/*.ipynb"):
         (folder / source.stem).mkdir()
         shutil.copy(source, folder / source.stem)
-    notebook = read(repo, tree, stem)
-    # One print may arrive in pieces.
-    options |= {"timeout": 120, "coalesce_streams": True}
-    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(folder / stem)}}, **options).execute()
-    return graded(notebook)
+    return graded(executed(read(repo, tree, stem), kernel, folder / stem, **options))
+
+
+def test_a_notebook_knows_no_name_of_the_one_before(kernel, tmp_path):
+    """Else a notebook that forgot an import would pass here, and fail for everybody who opens it alone."""
+
+    def outputs(source):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        (cell,) = executed(notebook, kernel, tmp_path, allow_errors=True).cells
+        return cell.outputs
+
+    assert outputs("import numpy as np\nhere = 1") == []
+    for name in ("np", "here"):
+        assert [output.ename for output in outputs(name)] == ["NameError"]
+    (shown,) = outputs("import os\nprint(os.getcwd())")
+    assert shown.text == f"{tmp_path}\n"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", STEMS)
-def test_every_solution_passes(repo, tmp_path, stem):
-    for identity, cell in execute(repo, "solutions", stem, tmp_path).items():
+def test_every_solution_passes(repo, tmp_path, kernel, stem):
+    for identity, cell in execute(repo, "solutions", stem, tmp_path, kernel).items():
         if identity.startswith(("check-", "measure-")):
             (output,) = cell.outputs
             # Anything on stderr costs all points in nbgrader, and so would an error; a value could count as points.
@@ -291,8 +329,8 @@ def test_every_solution_passes(repo, tmp_path, stem):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", STEMS)
-def test_every_stub_fails_with_a_sentence(repo, tmp_path, stem):
-    cells = execute(repo, "exercises", stem, tmp_path, allow_errors=True)
+def test_every_stub_fails_with_a_sentence(repo, tmp_path, kernel, stem):
+    cells = execute(repo, "exercises", stem, tmp_path, kernel, allow_errors=True)
     for name in (e.name for e in EXERCISES.values() if e.stem == stem):
         for part in PARTS:
             (output,) = cells[f"check-{name}-{part}"].outputs

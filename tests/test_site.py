@@ -121,7 +121,8 @@ def test_no_placeholder_of_the_toolchain(soup, page):
 def test_targets_of_links_exist(site, soup):
     @functools.cache
     def names(path):
-        return {place["id"] for place in BeautifulSoup(path.read_text(), "html.parser").select("[id]")}
+        page = path.resolve().relative_to(site.resolve()).with_suffix("").as_posix()
+        return {place["id"] for place in soup(page).select("[id]")}
 
     for page in PAGES:
         for link in soup(page).select("a[href]"):
@@ -318,11 +319,26 @@ def test_on_paper_the_answer_is_there_and_the_buttons_are_not(prediction):
 # -- In a browser ----------------------------------------------------------------------------------------------------
 
 
+TOO_WIDE = """
+[...document.querySelectorAll('article :is(pre, table, img, p, .predict, .exercise)')]
+.filter((box) => !box.closest('.numbers, .pst-scrollable-table-container, .output, pre, .margin'))
+.map((box) => [box.className, box.getBoundingClientRect()])
+.filter(([, place]) => place.width && (place.left < 0 || place.right > window.innerWidth)).map(([name]) => name)
+"""
+
+
+def fits(tab):
+    """The page does not scroll sideways, and no box that scrolls inside itself is cut off by the edge of the screen."""
+    assert tab.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert tab.evaluate(TOO_WIDE) == []
+
+
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("scheme", ["file", "http"])
-def test_a_page_asks_no_other_host_and_has_no_errors(browser, site, server, scheme, page):
+@pytest.mark.parametrize(("scheme", "mode"), [("file", "light"), ("http", "dark")])
+def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
+    """On a phone, where what fits fits everywhere. Opened once for all that is looked at: to open it takes longest."""
     home = site.as_uri() if scheme == "file" else server
-    context = browser.new_context()
+    context = browser.new_context(viewport=PHONE, color_scheme=mode)
     tab = context.new_page()
     asked, complaints = [], []
     tab.on("request", lambda request: asked.append(request.url))
@@ -331,52 +347,27 @@ def test_a_page_asks_no_other_host_and_has_no_errors(browser, site, server, sche
     tab.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     tab.goto(f"{home}/{page}.html")
     tab.evaluate(screenshots.SETTLED)
+
     formulas = tab.locator("article .math").count()
     assert tab.locator("article .math mjx-container").count() >= formulas, "a formula was not set"
     assert tab.locator("article mjx-merror").count() == 0
+
+    # With everything unfolded; and once more below with what predictions cover.
+    tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.hidden = false; fold.open = true; })")
+    fits(tab)
+
+    for block in tab.locator(".predict").all():
+        block.locator("input[type=radio]").first.check()
+        block.get_by_role("button", name="Commit").click()
+    fits(tab)
+    other = "dark" if mode == "light" else "light"
+    pictures = tab.locator("figure.picture")
+    assert tab.locator(f"figure.picture .only-{mode}:visible").count() == pictures.count()
+    assert tab.locator(f"figure.picture .only-{other}:visible").count() == 0
+
     context.close()
     assert [url for url in asked if not url.startswith((home, "data:"))] == []
     assert complaints == []
-
-
-@pytest.mark.parametrize("mode", screenshots.MODES)
-@pytest.mark.parametrize("page", PAGES)
-def test_no_page_scrolls_sideways_on_a_phone(browser, site, page, mode):
-    context = browser.new_context(viewport=PHONE, color_scheme=mode)
-    tab = context.new_page()
-    tab.goto((site / f"{page}.html").as_uri())
-    tab.evaluate(screenshots.SETTLED)
-    # With everything unfolded.
-    tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.hidden = false; fold.open = true; })")
-    width = tab.evaluate("document.documentElement.scrollWidth")
-    # A box that scrolls inside itself must not be cut off by the edge of the screen.
-    boxes = tab.evaluate(
-        "[...document.querySelectorAll('article :is(pre, table, img, p, .predict, .exercise)')]"
-        ".filter((box) => !box.closest('.numbers, .pst-scrollable-table-container, .output, pre, .margin'))"
-        ".map((box) => [box.className, box.getBoundingClientRect()])"
-        ".filter(([, place]) => place.width && (place.left < 0 || place.right > 390)).map(([name]) => name)"
-    )
-    context.close()
-    assert width == 390
-    assert boxes == []
-
-
-@pytest.mark.parametrize("mode", screenshots.MODES)
-def test_the_picture_of_the_mode_shows(browser, site, soup, mode):
-    other = "dark" if mode == "light" else "light"
-    for page in PAGES:
-        if not soup(page).select("figure.picture"):
-            continue
-        context = browser.new_context(color_scheme=mode)
-        tab = context.new_page()
-        tab.goto((site / f"{page}.html").as_uri())
-        for block in tab.locator(".predict").all():  # a prediction covers the pictures that would tell its answer
-            block.locator("input[type=radio]").first.check()
-            block.get_by_role("button", name="Commit").click()
-        pictures = tab.locator("figure.picture")
-        assert tab.locator(f"figure.picture .only-{mode}:visible").count() == pictures.count()
-        assert tab.locator(f"figure.picture .only-{other}:visible").count() == 0
-        context.close()
 
 
 def test_screenshots_are_written_for_every_mode_and_width(chromium, site, tmp_path):
