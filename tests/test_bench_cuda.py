@@ -3,6 +3,7 @@ the interpreter, with a stand-in for the GPU's clock; and the way it takes time,
 
 import itertools
 import json
+import sys
 import time
 import warnings
 from types import SimpleNamespace
@@ -187,6 +188,14 @@ def test_tables_are_made_from_the_record_alone(gpu, launched, capsys):
     gpu([SOFTMAX])
     _, report, err = _main(capsys, "--no-compile")
     (table,) = bench_report.tables(report["rows"], report["environment"]["card"])
+    cells = {column.header: next(iter(column.cells)) for column in table.columns if column.header}
+    assert cells == {
+        "op": "softmax",
+        "shape": "(4, 40)",
+        "normlab, us": "4.0 [dim]4.0–6.4[/dim]",
+        "torch eager": "1.50 [dim]1.50–1.50[/dim]",
+        "of copy": "0.01",
+    }
     console = Console(width=180, highlight=False)
     console.print(table)
     lines = [line for line in capsys.readouterr().out.splitlines() if "softmax" in line]
@@ -430,7 +439,7 @@ class Simulated:
                 uuid="1-2",
             ),
             Event=lambda enable_timing: SimpleEvent(self),
-            synchronize=lambda: None,
+            synchronize=lambda: self.work.append("synchronize"),
             empty_cache=lambda: self.work.append("empty_cache"),
             mem_get_info=lambda: (7, 8),
         )
@@ -527,6 +536,22 @@ def test_one_that_always_fails_is_not_warmed_up_for_ever():
     assert str(errors["bad"]) == "no"
 
 
+def test_kernels_are_timed_by_events_and_small_calls_by_the_clock(simulated, monkeypatch):
+    monkeypatch.setattr(bench_cuda, "why_not", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch", simulated)
+    monkeypatch.setattr(bench, "WARM_UP", 1e-3)
+    device = bench.cuda_device()
+    assert (device.name, device.tensors, device.places, device.room()) == ("cuda", "cuda", (0.2, 0.5, 0.8), 7)
+    simulated.work.clear()
+    times, _ = device.timer({"a": simulated.call(5e-6, 50e-6)}, 4, False)
+    assert times == {"a": pytest.approx([50e-6] * 4)}
+    assert set(simulated.work) == {"flush", "call"}
+    simulated.work.clear()
+    times, _ = device.timer({"a": simulated.call(5e-6, 50e-6)}, 4, True)
+    assert len(times["a"]) == 4
+    assert set(simulated.work) == {"synchronize", "call"}
+
+
 SMI = """#!/bin/sh
 echo "$@" >> "$0.asked"
 echo '570.86, 1980, 1980, 2619, 2619, [N/A], 700.00, 41'
@@ -579,7 +604,9 @@ def test_without_an_answer_of_nvidia_smi(source, smi, simulated, monkeypatch, tm
     monkeypatch.setenv("PATH", str(tmp_path))
     if source:
         smi(source)
+    begun = time.monotonic()
     found = bench_cuda.describe(simulated)
+    assert time.monotonic() - begun < 30
     assert all(found[name] is None for name in bench_cuda.ASKED)
     lines = list(
         bench_report._card(found | {"copy_GB_per_s": 1.0, "torch": "2", "python": "3", "cpu": "c", "cores": 1})
