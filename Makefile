@@ -68,6 +68,7 @@ test: book ## everything that proves the project
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line
+	@$(BIN)/python -B -m grading.demo
 	@$(BIN)/python -B -m grading.parity
 
 bench: $(VENV) ## time normlab beside PyTorch on this machine, some minutes; DEVICE=cuda: on its GPU

@@ -1,4 +1,4 @@
-"""A made-up class goes through nbgrader, from release to feedback: python -m grading.demo [FOLDER]
+"""A made-up class goes through nbgrader, from release to feedback: python -m grading.demo [FOLDER] [--classroom FOLDER]
 
 Everything happens in a folder outside the checkout, a new one unless FOLDER names one that is empty. nbgrader's own
 commands release the assignments, collect the notebooks of the class (grading/classroom/), grade them with cases drawn
@@ -54,12 +54,12 @@ class Submission:
     cells: dict = field(default_factory=dict)
 
 
-def read_class(stem):
-    """The Submissions of grading/classroom/<stem>.txt."""
+def read_class(stem, classroom=CLASSROOM):
+    """The Submissions of <stem>.txt in the folder `classroom`."""
     import jupytext
 
     submissions = []
-    for cell in jupytext.reads((CLASSROOM / f"{stem}.txt").read_text(encoding="utf-8"), fmt="py:percent").cells:
+    for cell in jupytext.reads((classroom / f"{stem}.txt").read_text(encoding="utf-8"), fmt="py:percent").cells:
         marks = cell.metadata
         if "student" in marks:
             submissions.append(Submission(marks["student"], stem, marks["about"]))
@@ -202,7 +202,7 @@ def table(submissions, worth, asked, scores, sentences):
             yield from textwrap.wrap(first, 110, initial_indent=" " * 9, subsequent_indent=" " * 9)
 
 
-def run(folder, stems):
+def run(folder, stems, classroom=CLASSROOM):
     """Grade the class of `stems` in the empty `folder`, telling how far it is. Returns what was wrong, as sentences."""
     started = time.monotonic()
 
@@ -215,7 +215,7 @@ def run(folder, stems):
             raise Unready(f"nbgrader {' '.join(arguments)} failed; {folder / 'nbgrader.log'} says why.")
 
     course.make(folder, stems)
-    submissions = [submission for stem in stems for submission in read_class(stem)]
+    submissions = [submission for stem in stems for submission in read_class(stem, classroom)]
     exercises, asked, scores, verdicts = {}, {}, {}, {}
     with course.workers(folder) as pool:
         for stem in stems:
@@ -273,6 +273,7 @@ def run(folder, stems):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m grading.demo", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, help="an empty folder to work in (default: a new one)")
+    parser.add_argument("--classroom", type=Path, default=CLASSROOM, help="what the class hands in (default: ours)")
     options = parser.parse_args(arguments)
     try:
         folder = (options.folder or Path(tempfile.mkdtemp(prefix="normlab-class-"))).resolve()
@@ -283,7 +284,7 @@ def main(arguments=None):
             raise Unready(f"{folder} is not empty: choose another.")
         print(f"A made-up class, in {folder}")
         print("nbgrader runs learners' code with all that you may do on this machine. Here the class is ours.\n")
-        wrong = run(folder, ("puzzle", "softmax"))
+        wrong = run(folder, ("puzzle", "softmax"), options.classroom.resolve())
     except BrokenProcessPool:
         print(f"A process that graded was ended from outside; {folder / 'nbgrader.log'} may say why.", file=sys.stderr)
         return 2

@@ -1,4 +1,7 @@
-"""Grading with nbgrader as it is: the demonstration runs once, and what it left in its course folder is looked at."""
+"""Grading with nbgrader as it is: the demonstration runs once, and what it left in its course folder is looked at.
+
+Its class is smaller here: of those who make known mistakes and nothing else, some are enough. `make prove` grades all.
+"""
 
 import csv
 import html
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 
 from grading import course, demo
+from normlab import check
 from normlab.check import CheckFailed
 from normlab.exercises import EXERCISES
 from normlab.mistakes import MISTAKES
@@ -23,15 +27,9 @@ from normlab.mistakes import MISTAKES
 PUZZLE = {
     "ada": (20, 20),
     "bruno": (20, 20),
-    "chen": (20, 20),
     "dora": (20, 20),
     "emil": (0, 0),
-    "fatima": (0, 0),
-    "goran": (0, 0),
-    "hana": (0, 0),
     "ivan": (15, 0),
-    "jana": (15, 0),
-    "kofi": (0, 0),
     "lena": (0, 0),
     "mario": (0, 0),
     "nina": (20, 0),
@@ -44,10 +42,7 @@ PUZZLE = {
 }
 SOFTMAX = {
     "ada": (20, 20, 20, 20),
-    "bruno": (20, 20, 0, 0),
-    "emil": (15, 0, 3, 0),
-    "fatima": (5, 15, 3, 0),
-    "omar": (0, 0, 0, 0),
+    "emil": (15, 0, 0, 0),
 }
 PREDICTED = {("ada", "puzzle"): 1, ("bruno", "puzzle"): 1}  # right and wrong: it is the saying that counts
 CLASS = {"puzzle": PUZZLE, "softmax": SOFTMAX}
@@ -63,11 +58,26 @@ def files_of(checkout):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def classroom(tmp_path_factory):
+    """Folder of what the students above hand in; the loop that never ends leaves the processor to other tests."""
+    folder = tmp_path_factory.mktemp("classroom")
+    for stem, students in CLASS.items():
+        first, *all_of_them = re.split("^(?=# %% student=)", (demo.CLASSROOM / f"{stem}.txt").read_text(), flags=re.M)
+        named = {re.match('# %% student="([a-z]+)"', text)[1]: text for text in all_of_them}
+        (folder / f"{stem}.txt").write_text(first + "".join(named[student] for student in students))
+    puzzle = (folder / "puzzle.txt").read_text()
+    turn = "        mean += (x.mean() - mean) / 2\n"
+    assert puzzle.count(turn) == 1
+    (folder / "puzzle.txt").write_text(puzzle.replace(turn, f"{turn}        __import__('time').sleep(0.01)\n"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, classroom):
     """The demonstration: its course folder, what it printed, and the files of the checkout before and after."""
     root, folder = Path(demo.__file__).resolve().parent.parent, tmp_path_factory.mktemp("class")
     before = set(files_of(root))
-    command = [sys.executable, "-B", "-m", "grading.demo", str(folder)]
+    command = [sys.executable, "-B", "-m", "grading.demo", str(folder), "--classroom", str(classroom)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     return folder, done, before, set(files_of(root))
 
@@ -168,10 +178,10 @@ def test_a_paragraph_waits_for_a_reader(folder):
 
 
 @pytest.mark.slow
-def test_feedback_tells_the_mistake(folder):
+def test_feedback_tells_the_mistake(folder, classroom):
     told = 0
     for stem in CLASS:
-        for submission in demo.read_class(stem):
+        for submission in demo.read_class(stem, classroom):
             text = text_of(folder, submission.student, stem)
             for name in demo.points(json.loads((folder / "exercises" / stem / f"{stem}.ipynb").read_text())):
                 answer = submission.answers.get(name)
@@ -183,7 +193,7 @@ def test_feedback_tells_the_mistake(folder):
                     told += 1
                 elif answer.passes == set(demo.PARTS):
                     assert f"{name}, edges: right on" in text
-    assert told >= 20
+    assert told >= 8
 
 
 @pytest.mark.slow
@@ -231,15 +241,15 @@ def test_loud_code_costs_nothing_and_its_calls_are_silent(folder):
 
 
 @pytest.mark.slow
-def test_it_was_the_secret_that_drew_the_cases(folder):
+def test_it_was_the_secret_that_drew_the_cases(folder, monkeypatch, capsys):
     """Who knows the public cases by heart passes at home and is refused when graded."""
     path = folder / "answers" / "tara" / "standardize.py"
     for secret, accepted in ((None, True), (str(folder / "secret"), False)):
-        env = {name: value for name, value in os.environ.items() if name != "NORMLAB_SECRET_FILE"}
-        env |= {"NORMLAB_SECRET_FILE": secret} if secret else {}
-        command = [sys.executable, "-m", "normlab.check", "standardize", str(path), "--json"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert json.loads(done.stdout)["accepted"] is accepted
+        monkeypatch.delenv("NORMLAB_SECRET_FILE", raising=False)
+        if secret:
+            monkeypatch.setenv("NORMLAB_SECRET_FILE", secret)
+        check.main(["standardize", str(path), "--json"])
+        assert json.loads(capsys.readouterr().out)["accepted"] is accepted
 
 
 # -- It would notice -------------------------------------------------------------------------------------------------
@@ -270,7 +280,7 @@ def test_judge_notices_every_disagreement():
 
 @pytest.mark.parametrize(("wrong", "status"), [([], 0), (["zoe, standardize: wrong"], 1)])
 def test_exit_status_says_whether_all_agreed(tmp_path, monkeypatch, capsys, wrong, status):
-    monkeypatch.setattr(demo, "run", lambda folder, stems: wrong)
+    monkeypatch.setattr(demo, "run", lambda *_: wrong)
     assert demo.main([str(tmp_path)]) == status
     assert capsys.readouterr().err == ("" if not wrong else "Not as it should be:\nzoe, standardize: wrong\n")
 
