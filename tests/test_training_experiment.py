@@ -109,7 +109,7 @@ def slices(experiment, kept):
         index[of(experiment, row), row["scale"], row["rate"], row["seed"]] = row
     plan = [(experiment.Spec(norm, 256), (1.0,), (0.01, 0.0316), (0, 3)) for norm in experiment.NORMS]
     plan += [(experiment.Spec("batch", 256), (1.0,), (0.1, 0.316), (0, 3))]
-    plan += [(experiment.Spec(norm, 32), (1.0,), (0.001, 0.01), (1,)) for norm in ("none", "batch", "layer")]
+    plan += [(experiment.Spec("batch", 32), (1.0,), (0.001, 0.01), (1,))]
     plan += [(experiment.Spec("batch", 256), experiment.SCALES, (0.1,), (2,))]
     plan += [
         (experiment.Spec("batch", 32, "pre", 20), (1.0,), (0.001,), (4,)),
