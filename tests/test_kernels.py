@@ -87,6 +87,11 @@ def uses_what_numba_lacks(x, out):
     out[:] = np.gradient(x)[0]
 
 
+@numba.njit
+def maximum_along_an_axis(x, out):
+    out[:] = np.max(x, axis=1)
+
+
 @numba.jit(forceobj=True)
 def in_object_mode(x, out):
     out[:] = x
@@ -117,7 +122,8 @@ def writes_to_x(x, out):
         (makes_a_spare_matrix, "another array of the size of x", "second-matrix"),
         (one_row_too_many, "writes outside of out", None),
         (leaves_the_last_row, "leaves part of out as it was", None),
-        (uses_what_numba_lacks, "does not compile: ", None),
+        (uses_what_numba_lacks, "does not compile: Use of unsupported NumPy function 'numpy.gradient'", None),
+        (maximum_along_an_axis, "does not compile: No implementation of function max found", None),
         (in_object_mode, "object mode", "object-mode"),
         (compiles_beside, "runs as plain Python", "not-compiled"),
         (writes_to_x, "changes its input", "mutates-input"),
@@ -192,6 +198,12 @@ def other_arguments(x_ptr, n_cols, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def calls_numpy(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.constexpr):
+    cols = tl.arange(0, BLOCK)
+    tl.store(out_ptr + cols, np.exp(tl.load(x_ptr + cols, mask=cols < n_cols, other=0.0)), mask=cols < n_cols)
+
+
+@triton.jit
 def stores_nothing(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.constexpr):
     pass
 
@@ -209,6 +221,7 @@ def writes_to_x_as_well(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.
         (number_by_number, "reads x three times", "three-passes"),
         (not_written, "is not written yet", None),
         (other_arguments, "takes (x_ptr, n_cols, BLOCK)", None),
+        (calls_numpy, "calls what is not Triton's", None),
         (stores_nothing, "leaves part of out as it was", None),
         (writes_to_x_as_well, "writes to x", None),
         (lambda *_: None, "is no Triton kernel", "not-a-kernel"),

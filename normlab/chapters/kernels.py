@@ -15,7 +15,6 @@ import numpy as np
 from normlab import reference
 from normlab.cases import Case, affine, sizes, uneven, view
 from normlab.frame import Exercise, Misfit, mistakes_table, with_switches
-from normlab.shadow import Faulty
 
 MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
 
@@ -260,6 +259,7 @@ def _why_not_compiled(error):
     """The line of Numba's message that says what it does not know."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(("Failed in", "During:", "- ", ">>>"))]
+    told = [re.sub(r"Function\(<(?:built-in )?function (\w+)(?: at \w+)?>\)", r"\1", line) for line in told]
     where = next((found[1] for line in lines if (found := re.search(r"line (\d+)", line))), None)
     return (told[0] if told else type(error).__name__)[:120].rstrip(".:") + (f" (line {where})" if where else "")
 
@@ -676,9 +676,15 @@ def _left_by(candidate, x, *vectors, eps=None, block, gaps=(0, 0), kept=None, tr
     with watch.watched(order=1, limit_seconds=_SECONDS) as seen:
         try:
             kernel[(len(x),)](*arguments, BLOCK=block, **switches)
-        except Faulty as late:
+        except watch.Faulty as late:
             if not seen.faults:
                 raise Misfit("takes too long: is there a loop that never ends?") from late
+        except AttributeError as error:
+            if "to_tensor" in str(error):
+                raise Misfit(
+                    "calls what is not Triton's: inside a kernel there is tl, and no NumPy or PyTorch"
+                ) from None
+            raise
     if fault := _worst(seen.faults, names):
         raise Misfit(fault)
     if seen.unwritten(out):
