@@ -42,7 +42,7 @@ book: _build/pages ## execute every chapter and write the site to _build/html
 	@$(BIN)/python -c 'import pathlib; print("The site is ready. Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
 
 # Results of cells are kept by the cells' text alone: when code that pages import changes, they run again.
-_build/results: $(VENV) $(shell find normlab book \( -name '*.py' -o -name '*.toml' -o -path '*/cuda_cpp/*.*' \) -not -path '*/_ext/*' -not -name '*.pyc')
+_build/results: $(VENV) $(shell find normlab book \( -name '*.py' -o -name '*.toml' -o -name '*.json' -o -path '*/cuda_cpp/*.*' \) -not -path '*/_ext/*' -not -name '*.pyc')
 	@rm -rf _build/.jupyter_cache _build/.doctrees
 	@mkdir -p _build && touch $@
 

@@ -274,7 +274,7 @@ def test_a_moved_checkout_gets_its_own_environment(frame):
 def site(frame):
     """The frame with a site that was built once, and a mark in what the build keeps of pages and of results."""
     beside = "normlab/axes.py", "normlab/misconceptions.toml", "book/_ext/page.py", "solutions/puzzle/puzzle.py"
-    for name in (*beside, "_config.yml"):
+    for name in (*beside, "book/results.json", "_config.yml"):
         (frame.checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (frame.checkout / name).touch()
     assert frame("book").returncode == 0
@@ -305,6 +305,7 @@ def test_after_a_failed_build_all_pages_are_read_again(site):
     [
         ("normlab/axes.py", True),
         ("normlab/misconceptions.toml", True),
+        ("book/results.json", True),
         ("requirements.txt", True),
         ("book/_ext/page.py", False),
         ("solutions/puzzle/puzzle.py", False),

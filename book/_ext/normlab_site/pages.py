@@ -11,8 +11,8 @@ from pathlib import Path
 EXT = Path(__file__).parent.parent
 # Pages whose tables are made from other pages; they are executed each time they are read (mystnb in their first lines).
 COUNTING = ("book/instructors",)
-# What pages import, and kernels that they compile.
-IMPORTED = ("book/*.py", "book/cuda_cpp/*.*", "normlab/**/*.py", "normlab/*.toml")
+# What pages import, results that they read, and kernels that they compile.
+IMPORTED = ("book/*.py", "book/*.json", "book/cuda_cpp/*.*", "normlab/**/*.py", "normlab/*.toml")
 MATHJAX = "mathjax/tex-chtml.js"
 # In the head of a page: the script that chooses the mode (ours does it without a flash of the other), and the one that
 # draws icons, most of a page's weight, which the theme's style sheet draws from a font.
