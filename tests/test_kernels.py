@@ -126,7 +126,7 @@ def writes_to_x(x, out):
         (maximum_along_an_axis, "does not compile: No implementation of function max found", None),
         (in_object_mode, "object mode", "object-mode"),
         (compiles_beside, "runs as plain Python", "not-compiled"),
-        (writes_to_x, "changes its input", "mutates-input"),
+        (writes_to_x, "on a matrix, yours changes its input", "mutates-input"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
