@@ -208,7 +208,8 @@ def _by_triton(name, *args, **kwargs):
     """An operator's answer on a GPU. Triton is imported when it is first needed."""
     from normlab.cuda import ops
 
-    return getattr(ops, name)(*args, **kwargs)
+    with torch.cuda.device_of(args[0]):  # Triton launches on the current device, wherever the tensors are
+        return getattr(ops, name)(*args, **kwargs)
 
 
 def _operator(schema, cpu_kernel, fake, autograd=None):

@@ -23,7 +23,7 @@ import torch.nn.functional as T
 import normlab.functional as F
 from normlab import cuda, watch
 from normlab.axes import NORMS
-from normlab.cuda import plan
+from normlab.cuda import ahead, plan
 
 ops = pytest.importorskip("normlab.cuda.ops", reason="Triton is not installed: kernels for CUDA are not checked")
 
@@ -334,6 +334,40 @@ def test_what_programs_are_numbered_by_is_widened_before_it_is_multiplied(kernel
             if "to(tl.int64)" not in text and not text.endswith("* BLOCK"):
                 narrow.append(text)
     assert not narrow
+
+
+GIANTS = {
+    "softmax of few long columns": lambda x: ops.softmax_forward(x(3, 10**8), 0, False),
+    "softmax of many short columns": lambda x: ops.softmax_backward(x(10**6, 21, 8), x(10**6, 21, 8), 1, True),
+    "cross entropy of many images": lambda x: ops.cross_entropy_forward(
+        x(10**6, 21, 8), x(10**6, 8).long(), None, 1, -100, 0.0
+    ),
+    "cross entropy, backward": lambda x: ops.cross_entropy_backward(
+        x(), x(10**6, 21, 8), x(10**6, 8).long(), None, x(16 * 10**6 + 1), -100, 0.0
+    ),
+    "layer norm of many rows": lambda x: ops.row_norm_backward(
+        x(10**8, 8), x(10**8, 8), x(8), x(2 * 10**8), 1, 8, 1, 1e-5, True, True, True
+    ),
+    "instance norm of many channels": lambda x: ops.row_norm_backward(
+        x(2, 10**5, 9), x(2, 10**5, 9), x(10**5), x(4 * 10**5), 10**5, 1, 9, 1e-5, True, True, True
+    ),
+    "batch norm of many channels": lambda x: ops.batch_norm_backward(
+        x(2, 10**5, 9), x(2, 10**5, 9), None, x(2 * 10**5), 1e-5, True, True, True
+    ),
+    "batch norm of many positions": lambda x: ops.batch_norm_forward(x(2, 3, 2**28), None, None, None, None, 1e-5),
+    "batch norm of many examples": lambda x: ops.batch_norm_forward(x(10**8, 8), None, None, None, None, 1e-5),
+}
+
+
+@pytest.mark.parametrize("giant", GIANTS.values(), ids=GIANTS)
+def test_grids_are_within_the_limits_of_cuda(giant):
+    """2**31 - 1 programs along the first axis, and 65,535 along the others. Nothing runs: tensors have no memory."""
+    with ahead.recording() as launches:
+        giant(lambda *shape: torch.empty(shape, device="meta"))
+    assert launches
+    for launch in launches:
+        assert launch.grid[0] < 2**31
+        assert max(launch.grid[1:]) < 2**16
 
 
 @pytest.mark.parametrize("op", ["layer", "batch", "group", "cross_entropy"])

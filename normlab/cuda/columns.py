@@ -34,17 +34,17 @@ def pool_statistics(
 ):
     """(count, mean, m2) of parts of each pool, in parts (3, parts, C).
 
-    LAST: program (p, c) goes over every parts-th tile of ROWS lines of BLOCK channels. Else it goes over every parts-th
+    LAST: program (c, p) goes over every parts-th tile of ROWS lines of BLOCK channels. Else it goes over every parts-th
     tile of ROWS examples and BLOCK positions of one channel.
     """
-    part = tl.program_id(0)
-    parts = tl.num_programs(0)
+    part = tl.program_id(1)
+    parts = tl.num_programs(1)
     count = tl.zeros((ROWS, BLOCK), tl.float32)
     mean = tl.zeros((ROWS, BLOCK), tl.float32)
     m2 = tl.zeros((ROWS, BLOCK), tl.float32)
     slot = tl.arange(0, ROWS)[:, None]
     if LAST:
-        channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+        channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
         lines = n * positions
         for step in range(tl.cdiv(tl.cdiv(lines, ROWS), parts)):
             line = (step * parts + part).to(tl.int64) * ROWS + slot
@@ -54,7 +54,7 @@ def pool_statistics(
         n_seen, mean, m2 = merge_lanes(count, mean, m2, 0)
         mask = channel < channels
     else:
-        channel = tl.program_id(1) + tl.zeros((1, 1), tl.int32)
+        channel = tl.program_id(0) + tl.zeros((1, 1), tl.int32)
         across = tl.cdiv(positions, BLOCK)
         for step in range(tl.cdiv(tl.cdiv(n, ROWS) * across, parts)):
             tile = step * parts + part
@@ -105,8 +105,9 @@ def move(mean_ptr, var_ptr, statistics_ptr, channels, momentum, unbiased, BLOCK:
 def lines_of(lines, width, channels, LAST: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """(place, mask, channel, channel's mask) of a tile of x seen as (lines, width): a line is a position of an example
     (LAST), or a channel of an example."""
-    line = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    across = tl.cdiv(width, BLOCK)  # a grid is long in its first axis alone
+    line = (tl.program_id(0) // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = (tl.program_id(0) % across) * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = (line < lines) & (column < width)
     if LAST:
         return line * width + column, inside, column, column < width
@@ -157,13 +158,13 @@ def pool_sums(
     BLOCK: tl.constexpr,
 ):
     """Sums of dy x_hat and of dy over parts of each pool, each (parts, C); programs as in pool_statistics."""
-    part = tl.program_id(0)
-    parts = tl.num_programs(0)
+    part = tl.program_id(1)
+    parts = tl.num_programs(1)
     dweight = tl.zeros((ROWS, BLOCK), tl.float32)
     dbias = tl.zeros((ROWS, BLOCK), tl.float32)
     slot = tl.arange(0, ROWS)[:, None]
     if LAST:
-        channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+        channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
         mask = channel < channels
         mean = tl.load(statistics_ptr + channel, mask=mask, other=0.0)
         rstd = tl.rsqrt(tl.load(statistics_ptr + channels + channel, mask=mask, other=1.0) + eps)
@@ -176,7 +177,7 @@ def pool_sums(
             dweight += tl.where(inside, dy * (x - mean), 0.0)
             dbias += dy
     else:
-        channel = tl.program_id(1) + tl.zeros((1, 1), tl.int32)
+        channel = tl.program_id(0) + tl.zeros((1, 1), tl.int32)
         mask = tl.full((1, 1), 1, tl.int1)
         mean = tl.load(statistics_ptr + channel)
         rstd = tl.rsqrt(tl.load(statistics_ptr + channels + channel) + eps)

@@ -12,13 +12,14 @@ from normlab.cuda.softmax import finite, grown, merged
 
 
 @triton.jit
-def targets_of(tile, outer, targets, inner, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
+def targets_of(program, targets, inner, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
     """(outer index, position, whether there is such a target) of a program's ROWS targets."""
     if COLUMNS:
-        position = tile * ROWS + tl.arange(0, ROWS)[:, None]
-        return outer.to(tl.int64) + tl.zeros((ROWS, 1), tl.int64), position, position < inner
+        tiles = tl.cdiv(inner, ROWS)
+        position = (program % tiles) * ROWS + tl.arange(0, ROWS)[:, None]
+        return (program // tiles).to(tl.int64) + tl.zeros((ROWS, 1), tl.int64), position, position < inner
     else:
-        row = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        row = program.to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
         return row, tl.zeros((ROWS, 1), tl.int32), row < targets
 
 
@@ -45,7 +46,7 @@ def cross_entropy(
     """loss = (1 - s) w_t (lse - x_t) + s / K sum w_k (lse - x_k)  [eq-cross-entropy], ROWS targets a program; share =
     w_t, what the mean divides by. Both 0 where the target is ignored, loss NaN where it is no class. x is read once.
     """
-    outer, position, there = targets_of(tl.program_id(0), tl.program_id(1), targets, inner, COLUMNS, ROWS)
+    outer, position, there = targets_of(tl.program_id(0), targets, inner, COLUMNS, ROWS)
     index = outer * inner + position
     x_ptr += outer * x_stride + position
     top = tl.full((ROWS, BLOCK), float("-inf"), tl.float32)
@@ -113,7 +114,7 @@ def cross_entropy_backward(
 
     dloss_stride is 0 where there is one dloss for all targets; all_weights_ptr has sum(w), for smoothing.
     """
-    outer, position, there = targets_of(tl.program_id(0), tl.program_id(2), targets, inner, COLUMNS, ROWS)
+    outer, position, there = targets_of(tl.program_id(0), targets, inner, COLUMNS, ROWS)
     index = outer * inner + position
     k = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = there & (k < classes)

@@ -141,10 +141,10 @@ def row_norm_backward(dy, x, weight, statistics, num_groups, channels, positions
         options = {"CENTERED": centered, "WEIGHT": "element" if per_element else "row"}
         if size <= (plan.ONE_PASS_WEIGHTS if per_element and want_weight else plan.ONE_PASS_BACKWARD):
             each = 8 if tile > 1 else 16
-            rows.norm_rows_backward[(parts, num_groups)](*arguments, **options, **_options((tile, block), each))
+            rows.norm_rows_backward[(num_groups, parts)](*arguments, **options, **_options((tile, block), each))
         else:
             warps = plan.warps(plan.CHUNK)
-            rows.norm_rows_backward_wide[(parts, num_groups)](*arguments, **options, BLOCK=plan.CHUNK, num_warps=warps)
+            rows.norm_rows_backward_wide[(num_groups, parts)](*arguments, **options, BLOCK=plan.CHUNK, num_warps=warps)
     else:
         dy, x = dy.contiguous(), x.contiguous()
         dweight, dbias = _two_lines(examples if want_weight else 0, weights, x.device)
@@ -190,11 +190,11 @@ class _Columns:
             across = min(plan.power_of_two(self.positions), plan.TILE)
             tile, others = (plan.TILE // across, across), self.channels
             blocks = triton.cdiv(self.n, tile[0]) * triton.cdiv(self.positions, across)
-        return tile, (min(plan.split(blocks, others, device), plan.MOST_PARTS), others)
+        return tile, (others, min(plan.split(blocks, others, device), plan.MOST_PARTS))
 
     def map_grid(self):
         tile, block = self.map_tile
-        return triton.cdiv(self.lines, tile), triton.cdiv(self.width, block)
+        return (triton.cdiv(self.lines, tile) * triton.cdiv(self.width, block),)
 
 
 def _options(tile, each=16):
@@ -214,13 +214,13 @@ def batch_norm_out(x, weight, bias, means, variances, eps, *, out):
     shape = _Columns(x, format)
     if means is None:
         tile, grid = shape.pools(x.device)
-        parts = torch.empty(3, grid[0], channels, dtype=FLOAT, device=x.device)
+        parts = torch.empty(3, grid[1], channels, dtype=FLOAT, device=x.device)
         columns.pool_statistics[grid](x, parts, shape.n, channels, shape.positions, LAST=shape.last, **_options(tile))
-        merged = plan.power_of_two(grid[0]), plan.LANES
+        merged = plan.power_of_two(grid[1]), plan.LANES
         columns.merge_statistics[(triton.cdiv(channels, plan.LANES),)](
             parts,
             statistics,
-            grid[0],
+            grid[1],
             channels,
             x.numel() // channels,
             PARTS=merged[0],
@@ -252,7 +252,7 @@ def batch_norm_backward(dy, x, weight, statistics, eps, training, want_x, want_w
     dweight = dbias = torch.empty(0, dtype=FLOAT, device=x.device)
     if want_weight or (want_x and training):
         tile, grid = shape.pools(x.device)
-        dweight, dbias = _two_lines(grid[0], channels, x.device)
+        dweight, dbias = _two_lines(grid[1], channels, x.device)
         sizes = shape.n, channels, shape.positions
         columns.pool_sums[grid](dy, x, statistics, dweight, dbias, *sizes, eps, LAST=shape.last, **_options(tile))
         dweight, dbias = _summed(dweight), _summed(dbias)
@@ -297,7 +297,7 @@ def _softmax_columns(kernel, tensors, stride, outer, length, inner, log, limit):
         tile = plan.columns(length, limit)
         whole = tile[0] >= length
         tile = tile if whole else (plan.CHUNK // plan.LANES, plan.LANES)
-    kernel[(outer, triton.cdiv(inner, tile[1]))](
+    kernel[(outer * triton.cdiv(inner, tile[1]),)](
         *tensors,
         stride,
         length,
@@ -379,6 +379,11 @@ def _loss_tile(classes, inner):
     return max(plan.TILE // block, 1), block
 
 
+def _programs(outer, inner, tile):
+    """Programs for all targets, `tile` each."""
+    return outer * triton.cdiv(inner, tile) if inner > 1 else triton.cdiv(outer, tile)
+
+
 def cross_entropy_forward(x, target, weight, reduction, ignore_index, label_smoothing):
     x_shape, dtype, device = x.shape, x.dtype, x.device
     x, stride, (outer, classes, inner) = _logits(x)
@@ -386,8 +391,7 @@ def cross_entropy_forward(x, target, weight, reduction, ignore_index, label_smoo
     wide = torch.empty(2, n, dtype=FLOAT, device=device)
     saved = torch.empty(2 * n + 1, dtype=FLOAT, device=device)
     tile, block = _loss_tile(classes, inner)
-    grid = (triton.cdiv(inner, tile), outer) if inner > 1 else (triton.cdiv(outer, tile), 1)
-    loss.cross_entropy[grid](
+    loss.cross_entropy[(_programs(outer, inner, tile),)](
         x,
         target,
         weight,
@@ -427,9 +431,7 @@ def cross_entropy_backward(dloss, x, target, weight, saved, ignore_index, label_
     if label_smoothing > 0:
         all_weights = torch.full((), float(classes), device=x.device) if weight is None else weight.sum(dtype=FLOAT)
     tile, block = _loss_tile(classes, inner)
-    steps = triton.cdiv(classes, block)
-    grid = (triton.cdiv(inner, tile), steps, outer) if inner > 1 else (triton.cdiv(outer, tile), steps, 1)
-    loss.cross_entropy_backward[grid](
+    loss.cross_entropy_backward[_programs(outer, inner, tile), triton.cdiv(classes, block)](
         dloss.contiguous(),
         x,
         target,

@@ -141,11 +141,11 @@ def norm_rows_backward(
 ):
     """dx = rstd (g - mean(g) - x_hat mean(g x_hat)) with g = dy weight  [eq-norm-backward]; x and dy are read once.
 
-    Program (p, group) takes every P-th tile of ROWS rows of its group, and adds up their shares of dweight and dbias in
+    Program (group, p) takes every P-th tile of ROWS rows of its group, and adds up their shares of dweight and dbias in
     its own line of dweight_ptr and dbias_ptr, (P, groups * weights a group).
     """
-    part = tl.program_id(0).to(tl.int64)
-    group = tl.program_id(1).to(tl.int64)
+    group = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1).to(tl.int64)
     slot = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     WIDTH: tl.constexpr = 1 if WEIGHT == "row" else BLOCK
@@ -157,7 +157,7 @@ def norm_rows_backward(
     w = tl.full((1, 1), 1.0, tl.float32)
     if weight_ptr is not None:
         w = tl.load(weight_ptr + group * weights + index, mask=index < weights, other=0.0).to(tl.float32)
-    parts = tl.num_programs(0)
+    parts = tl.num_programs(1)
     tiles = tl.cdiv(rows // groups, ROWS)
     for step in range(tl.cdiv(tiles, parts)):
         row = ((step * parts + part) * ROWS + slot) * groups + group
@@ -209,12 +209,12 @@ def norm_rows_backward_wide(
     BLOCK: tl.constexpr,
 ):
     """norm_rows_backward for rows that no program can hold: piece by piece, twice, so x and dy are read twice."""
-    part = tl.program_id(0).to(tl.int64)
-    group = tl.program_id(1).to(tl.int64)
+    group = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1).to(tl.int64)
     lane = tl.arange(0, BLOCK)
     weights = 1 if WEIGHT == "row" else size
     line = (part * groups + group) * weights
-    parts = tl.num_programs(0)
+    parts = tl.num_programs(1)
     dweight, dbias = 0.0, 0.0
     for step in range(tl.cdiv(rows // groups, parts)):
         row = (step * parts + part) * groups + group

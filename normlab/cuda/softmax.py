@@ -89,8 +89,9 @@ def softmax_columns(
 
     x is read once if BLOCK covers `length` (WHOLE), else twice.
     """
-    column = columns_of(tl.program_id(1), INNER)
-    outer = tl.program_id(0).to(tl.int64)
+    tiles = tl.cdiv(inner, INNER)  # a grid is long in its first axis alone, so both numbers share that one
+    column = columns_of(tl.program_id(0) % tiles, INNER)
+    outer = (tl.program_id(0) // tiles).to(tl.int64)
     x_ptr += outer * x_stride + column
     y_ptr += outer * length * inner + column
     if WHOLE:
@@ -143,8 +144,9 @@ def softmax_columns_backward(
     INNER: tl.constexpr,
 ):
     """The same along the middle axis; y and dy are read once if BLOCK covers `length` (WHOLE), else twice."""
-    column = columns_of(tl.program_id(1), INNER)
-    outer = tl.program_id(0).to(tl.int64)
+    tiles = tl.cdiv(inner, INNER)  # a grid is long in its first axis alone, so both numbers share that one
+    column = columns_of(tl.program_id(0) % tiles, INNER)
+    outer = (tl.program_id(0) // tiles).to(tl.int64)
     dy_ptr += outer * dy_stride + column
     y_ptr += outer * length * inner + column
     dx_ptr += outer * length * inner + column
