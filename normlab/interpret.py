@@ -501,6 +501,7 @@ class _Scope:
 def _changes():
     """(object, name, replacement) for everything that kernels call, found once."""
     scope = _Scope()
+    functions = {name: function for name, function in vars(tl).items() if core.is_builtin(function)}
     try:
         for package in (tl, core, tl.math, core.tensor, core.tensor_descriptor_base):
             for name in dir(package):
@@ -509,6 +510,9 @@ def _changes():
                     scope.set_attr(package, name, _with_semantic(member))
                 elif package is core.tensor and isinstance(member, JITFunction | it.InterpretedFunction):
                     scope.set_attr(package, name, _as_method(member))
+                elif package is core.tensor and name in functions and inspect.isfunction(member):
+                    # x.exp() forwards to what tl.exp was before it was marked as built in.
+                    scope.set_attr(package, name, _with_semantic(functions[name]))
         it._patch_lang_tensor(core.tensor, scope)
         for package in (tl, core):
             it._patch_lang_core(package, scope)

@@ -725,6 +725,23 @@ def test_what_was_patched_is_put_back():
 
 
 @triton.jit
+def by_methods(x_ptr, y_ptr, stride, n, BLOCK: tl.constexpr):
+    place = tl.program_id(0) * stride + tl.arange(0, BLOCK)
+    mask = tl.arange(0, BLOCK) < n
+    x = tl.load(x_ptr + place, mask=mask, other=-float("inf"))
+    e = (x - x.max(axis=0)).exp()
+    tl.store(y_ptr + place, (e / e.sum(axis=0)).log().exp().abs(), mask=mask)
+
+
+def test_functions_of_triton_are_methods_too():
+    x, y = drawn(3, 5), torch.zeros(3, 5)
+    with watch.watched() as seen:
+        by_methods[(3,)](x, y, 5, 5, BLOCK=8)
+    seen.check()
+    torch.testing.assert_close(y, x.softmax(1))
+
+
+@triton.jit
 def one_mask_for_all(x_ptr, y_ptr, rows, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     place = row * BLOCK + tl.arange(0, BLOCK)

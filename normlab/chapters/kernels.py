@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 import tracemalloc
 import types
 from importlib.util import find_spec
@@ -679,8 +680,13 @@ def _left_by(candidate, x, *vectors, eps=None, block, gaps=(0, 0), kept=None, tr
         except watch.Faulty as late:
             if not seen.faults:
                 raise Misfit("takes too long: is there a loop that never ends?") from late
-        except AttributeError as error:
-            if "to_tensor" in str(error):
+        except (AttributeError, TypeError) as error:
+            if isinstance(error, TypeError) and _indexes(error):
+                raise Misfit(
+                    "takes an element with [ ], and pointers and blocks have none: tl.load(x_ptr + ...) reads, "
+                    "tl.store(out_ptr + ..., values) writes"
+                ) from None
+            if "to_tensor" in str(error) or "must be Tensor, not tensor" in str(error):
                 raise Misfit(
                     "calls what is not Triton's: inside a kernel there is tl, and no NumPy or PyTorch"
                 ) from None
@@ -692,6 +698,12 @@ def _left_by(candidate, x, *vectors, eps=None, block, gaps=(0, 0), kept=None, tr
     if traffic and (heavy := _heavy_traffic(seen, names, (x_t, out, *vectors_t))):
         raise Misfit(heavy)
     return out.numpy().copy()
+
+
+def _indexes(error):
+    """Whether an error came up where something was indexed."""
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    return "__getitem__" in names or "__setitem__" in names or "does not support item assignment" in str(error)
 
 
 # ---- Triton kernels: cases -------------------------------------------------------------------------------------------

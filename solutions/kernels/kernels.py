@@ -249,7 +249,8 @@ compare(prediction, (block - 1025) / block)
 # | `n_cols` | numbers in a row |
 # | `BLOCK` | a power of two, `n_cols` or more; known when the kernel is compiled: `tl.constexpr` |
 #
-# A program asks for its row with `tl.program_id(0)`. What you need besides: `tl.arange(0, BLOCK)` counts lanes; `tl.load(pointers,
+# The section *A program, a block, a lane* of the chapter has a whole kernel to begin with. A program asks for its row with
+# `tl.program_id(0)`. What you need besides: `tl.arange(0, BLOCK)` counts lanes; `tl.load(pointers,
 # mask=..., other=...)` reads where the mask is true and gives `other` elsewhere; `tl.store(pointers, values, mask=...)`; `tl.max`,
 # `tl.sum` with `axis=0`; `tl.exp`; `.to(tl.float32)`. Without `other=`, a lane that the mask hides holds *anything*. The
 # check puts NaN there.
@@ -280,8 +281,8 @@ def softmax_kernel(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.const
 
 
 # %% [markdown]
-# To look at your kernel before you have it checked: the cell below runs it on three rows and says what it did to memory. (A
-# kernel cannot print, but there is `tl.device_print("x", x)`.)
+# To look at your kernel before you have it checked: without the two `#` at its end, the cell below runs it on three rows and
+# says what it did to memory. (A kernel cannot print, but there is `tl.device_print("x", x)`.)
 
 
 # %%
@@ -319,14 +320,14 @@ check(softmax_kernel, "softmax_kernel", part="edges")
 #
 # <details><summary>Hint 2</summary>
 #
-# `row = tl.program_id(0)`, `cols = tl.arange(0, BLOCK)`, `mask = cols < n_cols`. The row's pointers are `x_ptr + row * x_stride
-# + cols`. Load them once, with the mask and `other=-float("inf")`, cast to float32, and everything after that happens in
-# variables.
+# `row = tl.program_id(0)`, `cols = tl.arange(0, BLOCK)`, `mask = cols < n_cols`. The row's pointers are
+# `x_ptr + row * x_stride + cols`. Load them once, with the mask and `other=-float("inf")`, cast to float32, and everything
+# after that happens in variables.
 #
 # <details><summary>Hint 3</summary>
 #
-# `e = tl.exp(x - tl.max(x, axis=0))`; the hidden lanes are now 0. Divide by `tl.sum(e, axis=0)`, and store it at `out_ptr + row *
-# out_stride + cols`, with the same mask.
+# `e = tl.exp(x - tl.max(x, axis=0))`; the hidden lanes are now 0. Divide by `tl.sum(e, axis=0)`, and store it at
+# `out_ptr + row * out_stride + cols`, with the same mask.
 #
 # </details></details></details>
 
@@ -414,10 +415,11 @@ check(layer_norm_kernel, "layer_norm_kernel", part="edges")
 # %% [markdown] explain="kernels"
 # ## In your own words
 #
-# Three colleagues want a faster softmax on a large matrix. Ana replaces `exp` by a polynomial with half as many operations,
-# and nothing changes. Ben writes all intermediate results into one array that he made before, and it takes half the time.
-# Cem puts all five steps into one kernel that computes each `exp` twice, and is faster still. Then all three try the same
-# ideas on the product of two large matrices; Ana's idea of fewer operations helps there, and Cem's kernel is slow. Explain in
+# Three colleagues want a faster softmax on a large matrix, which they compute in five steps, one array after the other. Ana
+# replaces `exp` by a polynomial with half as many operations, and nothing changes. Ben lets PyTorch write all intermediate
+# results into one array that he made before, and it takes half the time. Cem puts all five steps into one kernel that
+# computes each `exp` twice, and is faster still. Then they try the same ideas on the product of two large matrices: Ana's
+# fewer operations help there, and Cem's computing things twice costs time. Explain in
 # one paragraph what the softmax was waiting for in each of the three attempts, and why the product is different.
 
 # %% [markdown] explanation="kernels" points=4
