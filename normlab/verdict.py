@@ -272,7 +272,7 @@ def fault_of(right, outcome, hidden):
 
 def _alike(right, mistake, one, other):
     """Whether the candidate's outcome is the same wrong answer as the mistake's."""
-    if one.stopped or other.stopped or one.mutated != other.mutated:
+    if one.stopped or other.stopped or (one.mutated, one.idle) != (other.mutated, other.idle):
         return False
     if one.error is not None or other.error is not None:
         kinds = {type(one.error), type(other.error)}
