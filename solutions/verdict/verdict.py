@@ -38,7 +38,9 @@ compare(prediction, float(norm(far).max().detach()))
 for size in (1, 10, 1e3, 1e6):
     far[0, 0, 0, 0] = size
     y = norm(far).detach()
-    print(f"{size:>9g}: largest output {y.max():.4f}, sum {y.sum():+.1e}, share of the softmax {y.flatten().softmax(0).max():.3f}")
+    print(
+        f"{size:>9g}: largest output {y.max():.4f}, sum {y.sum():+.1e}, share of the softmax {y.flatten().softmax(0).max():.3f}"
+    )
 
 # %% [markdown] explain="verdict"
 # ## In your own words
