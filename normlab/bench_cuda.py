@@ -110,11 +110,17 @@ def describe(torch):
 def under_load(torch, card):
     """What nvidia-smi says of the card while it copies: a card that rests has other clocks."""
     x = torch.randn(FLUSHED // 4, device="cuda")
-    y, process, deadline = torch.empty_like(x), ask(card), time.monotonic() + PATIENCE
-    while process is not None and process.poll() is None and time.monotonic() < deadline:
+    y = torch.empty_like(x)
+
+    def copy():
         for _ in range(20):
             y.copy_(x)
         torch.cuda.synchronize()
+
+    copy()  # it is at work before it is asked
+    process, deadline = ask(card), time.monotonic() + PATIENCE
+    while process is not None and process.poll() is None and time.monotonic() < deadline:
+        copy()
     return heard(process)
 
 
