@@ -508,16 +508,37 @@ def test_executed_pages_are_not_kept_when_the_code_changes(extension, tmp_path):
     assert not first.exists()
 
 
-def test_a_failing_cell_fails_the_build(tmp_path):
-    """A page of one cell that raises, built with the book's own settings."""
+# One of two pages that wait for each other: executed one after another, both fail.
+WAITS = """
+from pathlib import Path
+from time import monotonic, sleep
+
+Path("{mine}.met").touch()
+end = monotonic() + 30
+while not Path("{other}.met").exists():
+    assert monotonic() < end, "no company"
+    sleep(0.05)
+"""
+
+
+def test_pages_are_executed_together_and_a_failing_cell_fails_the_build(tmp_path):
+    """Two pages that wait for each other and one that raises, built with the book's own settings."""
     for name in ("_config.yml", "nbgrader_config.py"):
         shutil.copy(REPO / name, tmp_path)
     shutil.copytree(REPO / "book" / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPO / "book" / "images", tmp_path / "book" / "images")
     shutil.copy(REPO / "book" / "references.bib", tmp_path / "book")
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: book/one\n- file: book/other\n"
+    )
     head = (REPO / "book" / "index.md").read_text(encoding="utf-8").split("\n# ")[0]
-    (tmp_path / "book" / "index.md").write_text(f"{head}\n# A page\n\n```{{code-cell}} python\n1 / 0\n```\n")
+    cells = {
+        "index": "1 / 0",
+        "one": WAITS.format(mine="one", other="other"),
+        "other": WAITS.format(mine="other", other="one"),
+    }
+    for page, cell in cells.items():
+        (tmp_path / "book" / f"{page}.md").write_text(f"{head}\n# A page\n\n```{{code-cell}} python\n{cell}\n```\n")
     command = [
         sys.executable,
         "-c",
@@ -530,5 +551,8 @@ def test_a_failing_cell_fails_the_build(tmp_path):
         "--keep-going",
     ]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    told = built.stdout + built.stderr
     assert built.returncode != 0
-    assert "ZeroDivisionError" in built.stdout + built.stderr
+    assert "ZeroDivisionError" in told
+    assert "no company" not in told
+    assert [page for page in cells if f"{page}.md: WARNING: Executing notebook failed" in told] == ["index"]

@@ -2,11 +2,18 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+from myst_nb.core.read import create_nb_reader
 
 EXT = Path(__file__).parent.parent
 # Pages whose tables are made from other pages; they are executed each time they are read (mystnb in their first lines).
@@ -77,6 +84,50 @@ def copy_mathjax(app, exception):
         shutil.copytree(wheel / folder, site / folder, dirs_exist_ok=True)
 
 
+def execute_together(app, env, docnames):
+    """Execute the pages that are about to be read and not in the cache yet, as many at once as there are cores.
+
+    One page keeps one core busy, much of the time with imports. A page that fails is not kept: it is executed again
+    when it is read, and that reports it.
+    """
+    if app.config.nb_execution_mode != "cache":
+        return
+    cache = get_cache(app.config.nb_execution_cache_path)
+    # Long pages compute the most. They go first: at the end all cores have something to do.
+    paths = sorted((Path(env.doc2path(name)) for name in docnames), key=lambda path: path.stat().st_size, reverse=True)
+    waiting = [(path, notebook) for path in paths if (notebook := read(env, path)) and not kept(cache, notebook)]
+
+    def execute(page):
+        path, notebook = page
+        # In order, a kernel takes a second and a half to end, and has nothing to save.
+        return single_nb_execution(
+            notebook, str(path.parent), env.mystnb_config.execution_timeout, False, shutdown_kernel="immediate"
+        )
+
+    # Two on a single core as well: a kernel that starts is waited for.
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
+        for (path, notebook), result in zip(waiting, pool.map(execute, waiting), strict=True):
+            if result.err is None:
+                bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": result.time})
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
+def read(env, path):
+    """The page as a notebook, as myst-nb will read it; None where it is plain text or says how it is executed."""
+    text = path.read_text(encoding="utf-8")
+    reader = create_nb_reader(str(path), env.myst_config, env.mystnb_config, text)
+    notebook = reader and reader.read(text)
+    return None if notebook and env.mystnb_config.metadata_key in notebook.metadata else notebook
+
+
+def kept(cache, notebook):
+    """Whether the cache holds the results of these cells."""
+    try:
+        return bool(cache.match_cache_notebook(notebook))
+    except KeyError:
+        return False
+
+
 def reread(app, env, added, changed, removed):
     """Read the pages that count what stands in other pages again, whenever any page is read."""
     if not (added or changed or removed):
@@ -92,5 +143,6 @@ def setup(app):
     app.connect("config-inited", configure, priority=900)
     app.connect("builder-inited", add_filter)
     app.connect("env-get-outdated", reread)
+    app.connect("env-before-read-docs", execute_together)
     app.connect("html-page-context", mend_roles)
     app.connect("build-finished", copy_mathjax)
