@@ -23,10 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from normlab import apart, cases, check_all, exercises
-from normlab.frame import found, walk
-from normlab.guard import Outcome, run
+from normlab.drive import found, walk
+from normlab.guard import MUTATES_INPUT, Outcome, run
 from normlab.learner import Unloadable, load
-from normlab.mistakes import MUTATES_INPUT
 from normlab.verdict import Bench, closed, named_type
 
 

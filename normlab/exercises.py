@@ -9,23 +9,9 @@ import numpy as np
 
 from normlab import cases, reference
 from normlab.chapters import CHAPTERS
-from normlab.frame import Exercise, walk
-
-# What a learner is to write may not be called. Names are those of torch.nn.functional and the torch namespace.
-TORCH_NORMS = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm", "local_response_norm")
-TORCH_SOFTMAXES = (
-    "softmax",
-    "log_softmax",
-    "logsumexp",
-    "logcumsumexp",
-    "softmin",
-    "gumbel_softmax",
-    "cross_entropy",
-    "nll_loss",
-    "scaled_dot_product_attention",
-)
-TORCH_RESCALING = ("normalize", "histogram", "histc", "histogramdd", "histogram_bin_edges", "bincount")
-
+from normlab.drive import walk
+from normlab.frame import Exercise
+from normlab.guard import TORCH_NORMS
 
 # ---- truths in PyTorch -----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """What an exercise is, and a known mistake: the words in which the chapters' tables are written."""
 
 import inspect
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,16 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from normlab import cases
-
-
-def call(candidate, *args, **kwargs):
-    """How most candidates are used."""
-    return candidate(*args, **kwargs)
-
-
-class Misfit(Exception):
-    """What `drive` raises when a candidate lacks what it has to have: a verb phrase that goes on after "yours", and
-    that quotes nothing of the case."""
+from normlab.drive import call, walk
 
 
 @dataclass(frozen=True)
@@ -28,9 +18,10 @@ class Exercise:
 
     `returns` is the kind of the answer: "array"; "numbers", an array of any floating dtype; "float"; "int"; "tensor";
     "samples", judged by their frequencies; "verdicts", a list of True and False; or a (name, kind) for each part of a
-    tuple. `drive` uses the candidate where calling it is not enough: it gets the candidate and the case's arguments,
-    and what it returns is judged. `explain(args, truth, value)` puts a wrong answer of the right kind into words, as a
-    verb phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them. `why_not()`
+    tuple. `hand` makes of a case's arguments what is handed over, where that is something else. `drive`, a function of
+    normlab.drive, uses the candidate where calling it is not enough: it gets the candidate and what is handed over, and
+    what it returns is judged. `explain(args, truth, value)` puts a wrong answer of the right kind into words, as a verb
+    phrase. `may_call` names functions of PyTorch that this exercise allows though others refuse them. `why_not()`
     says in a clause why the exercise cannot be done here, or gives None. `compile_seconds` are added to the time of a
     call. `mistakes` are the known mistakes of a variant, whose name has its conventions behind a colon; those of the
     others stand in mistakes.py.
@@ -46,6 +37,7 @@ class Exercise:
     core: bool = False
     returns: str | tuple = "array"
     torch_exercise: bool = False
+    hand: Callable = lambda *args, **kwargs: (args, kwargs)
     drive: Callable = call
     explain: Callable | None = None
     may_call: tuple = ()
@@ -138,82 +130,3 @@ def in_float64(right):
         return walk(right(*args, **kwargs), lambda part: part.astype(np.float64), (np.ndarray, np.floating))
 
     return wrong
-
-
-# ---- what is handed to a candidate -----------------------------------------------------------------------------------
-
-_given = set()
-
-
-def given(function):
-    """Marks a function of ours that candidates may call, such as the f of numerical_gradient(f, ...)."""
-    _given.add(function.__code__)
-    return function
-
-
-def is_given(code):
-    return code in _given
-
-
-class Once:
-    """An iterator over `values` that can be looked at once, as a stream can. What else a list could do raises."""
-
-    def __init__(self, values):
-        self._values, self._begun = iter(values), False
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return next(self._values)
-
-    def __bool__(self):
-        return True  # as of any iterator: without this, Python would ask for len()
-
-    def __len__(self):
-        raise TypeError("a stream has no len()")
-
-    def __getitem__(self, index):
-        raise TypeError("a stream has no items to index: take them one by one, in a for loop")
-
-
-def tensors_held(torch):
-    """A context that measures the bytes PyTorch's results hold, which tracemalloc does not see: `peak` is the most at
-    once. (A TorchDispatchMode would see more, and imports the compiler first, which takes seconds.)"""
-
-    class Held(torch.overrides.TorchFunctionMode):
-        peak, held = 0, ()
-
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            answer = function(*args, **(kwargs or {}))
-            results = found(answer, torch.Tensor)
-            if results:
-                self.held = [(ref, key, size) for ref, key, size in self.held if ref() is not None]
-                stored = ((tensor, tensor.untyped_storage()) for tensor in results)
-                self.held += [(weakref.ref(tensor), memory.data_ptr(), memory.nbytes()) for tensor, memory in stored]
-                self.peak = max(self.peak, sum({key: size for _, key, size in self.held}.values()))
-            return answer
-
-    return Held()
-
-
-# ---- walking through arguments and answers ---------------------------------------------------------------------------
-
-
-def walk(value, change, kind):
-    """`value` with `change` applied to everything of type `kind` in it, through lists, tuples and dicts."""
-    if isinstance(value, kind):
-        return change(value)
-    if isinstance(value, (list, tuple)):
-        parts = [walk(v, change, kind) for v in value]
-        return parts if isinstance(value, list) else tuple(parts)  # a named tuple would take its parts one by one
-    if isinstance(value, dict):
-        return {name: walk(v, change, kind) for name, v in value.items()}
-    return value
-
-
-def found(value, kind):
-    """Everything of type `kind` in `value`, in order."""
-    inside = []
-    walk(value, lambda v: (inside.append(v), v)[1], kind)
-    return inside

@@ -15,15 +15,32 @@ import sys
 import threading
 import types
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from normlab.exercises import TORCH_NORMS, TORCH_RESCALING, TORCH_SOFTMAXES
-from normlab.frame import found, is_given
-from normlab.mistakes import CALLS_THE_ANSWER
+from normlab.drive import found, is_given
 
+# What a learner is to write may not be called. Names are those of torch.nn.functional and the torch namespace.
+TORCH_NORMS = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm", "local_response_norm")
+TORCH_SOFTMAXES = (
+    "softmax",
+    "log_softmax",
+    "logsumexp",
+    "logcumsumexp",
+    "softmin",
+    "gumbel_softmax",
+    "cross_entropy",
+    "nll_loss",
+    "scaled_dot_product_attention",
+)
+TORCH_RESCALING = ("normalize", "histogram", "histc", "histogramdd", "histogram_bin_edges", "bincount")
+
+# The slugs of what a guard sees for itself.
+CALLS_THE_ANSWER = "calls-the-answer"
+MUTATES_INPUT = "mutates-input"
 CALL_SECONDS = 10.0  # for one call on one small case; a slow right answer in pure Python takes well under two
+WAITING = 3  # times as long on the clock may a call take that shares its processor, or waits
 PRINTED_CHARACTERS = 100_000  # during one call
 
 
@@ -51,6 +68,24 @@ class Outcome:
     slug: str | None = None
     mutated: bool = False
     idle: bool = False
+
+
+@dataclass
+class Rules:
+    """What is watched while a candidate runs: names of `forbidden` functions of PyTorch; whether its autograd is
+    allowed, and whether normlab's own functions are; what the candidate is to be written with, in words. `watched` off
+    lets every call pass. `seconds`: for one call."""
+
+    forbidden: tuple = ()
+    autograd: bool = False
+    normlab: bool = False
+    means: str = ""
+    watched: bool = True
+    seconds: float = CALL_SECONDS
+
+
+class Elsewhere:
+    """A candidate in another process: outcome(exercise, args, kwargs) is its Outcome there."""
 
 
 class _Sink(io.TextIOBase):
@@ -85,18 +120,30 @@ class _SamplerRng:
         raise Stop(f"calls rng.{name}: the randomness is to come from rng.gumbel or rng.random alone")
 
 
-def _refuse_forbidden_calls(exercise, normlab_too):
+def rules(exercise, candidate=None):
+    """The Rules under which a candidate of that exercise runs."""
+    # A known mistake may run from its own file: that is how the tests and the curious try them.
+    own = str(getattr(candidate, "__module__", "")).startswith("normlab.")
+    return Rules(
+        forbidden=tuple(sorted({*TORCH_NORMS, *TORCH_SOFTMAXES, *TORCH_RESCALING} - {*exercise.may_call})),
+        autograd=exercise.torch_exercise,
+        normlab=own,
+        means="from PyTorch's simpler operations" if exercise.torch_exercise else "with NumPy",
+        seconds=CALL_SECONDS + exercise.compile_seconds,
+    )
+
+
+def _refuse_forbidden_calls(rules):
     """A profile function that stops a call of what the exercise is to write, under whatever name it was imported."""
-    forbidden = {*TORCH_NORMS, *TORCH_SOFTMAXES, *TORCH_RESCALING} - {*exercise.may_call}
-    means = "from PyTorch's simpler operations" if exercise.torch_exercise else "with NumPy"
 
     def stop(name):
-        raise Stop(f"calls {name}: this exercise is to write it, {means}")
+        raise Stop(f"calls {name}: this exercise is to write it, {rules.means}")
 
     def from_outside(frame):
         """Whether a function of normlab is called by others, and was not handed to them to be called."""
         module = frame.f_globals.get("__name__") or ""
-        if not module.startswith("normlab.") or module in (__name__, "normlab.frame") or is_given(frame.f_code):
+        ours = module.startswith("normlab.") and not module.startswith((__name__, "normlab.drive"))
+        if not ours or is_given(frame.f_code):
             return False
         return not ((frame.f_back and frame.f_back.f_globals.get("__name__")) or "").startswith("normlab.")
 
@@ -104,7 +151,7 @@ def _refuse_forbidden_calls(exercise, normlab_too):
         bare = name.strip("_")
         for prefix in ("native_", "fused_", "special_"):
             bare = bare.removeprefix(prefix)
-        return next((f for f in forbidden if bare == f or bare.startswith(f + "_")), None)
+        return next((f for f in rules.forbidden if bare == f or bare.startswith(f + "_")), None)
 
     def profile(frame, event, arg):
         if Stop.first:  # the verdict stands: whoever swallowed it may go on, lest a stubborn loop never end
@@ -113,7 +160,7 @@ def _refuse_forbidden_calls(exercise, normlab_too):
             module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
             if module.startswith("scipy.special"):
                 stop(f"scipy.special ({name})")
-            if normlab_too and from_outside(frame):
+            if not rules.normlab and from_outside(frame):
                 stop("normlab")
             if module == "torch._ops" and name == "__call__":
                 name = str(frame.f_locals.get("self")).split(".")[1:2]
@@ -123,7 +170,7 @@ def _refuse_forbidden_calls(exercise, normlab_too):
             if module.startswith("torch.nn.utils.fusion"):
                 stop(f"torch's {name}")
             # Every way to a gradient leads through one of these two: backward() and grad(), jvp() and make_dual().
-            if not exercise.torch_exercise and name in ("_engine_run_backward", "make_dual"):
+            if not rules.autograd and name in ("_engine_run_backward", "make_dual"):
                 stop("PyTorch's autograd")
         elif event == "c_call":
             owner, name = getattr(arg, "__self__", None), getattr(arg, "__name__", "")
@@ -136,8 +183,10 @@ def _refuse_forbidden_calls(exercise, normlab_too):
 
 @contextlib.contextmanager
 def _time_limit(seconds):
-    """Raises Stop in the main thread when time is up, again and again until the candidate gives way. Elsewhere than in
-    a main thread with Unix signals there is no limit here: the command line then ends the whole process."""
+    """Raises Stop in the main thread when time is up, again and again until the candidate gives way. Time is what the
+    processor spends on it, so that a right answer passes on a busy machine too, and WAITING times as much on the clock.
+    Elsewhere than in a main thread with Unix signals there is no limit here: the command line then ends the whole
+    process."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -146,16 +195,20 @@ def _time_limit(seconds):
         if running:
             raise Stop(f"does not return within {seconds:g} seconds: look for a loop that never ends")
 
-    running, before = True, signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
+    running = True
+    clocks = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, WAITING * seconds))
+    before = [signal.signal(number, ring) for _, number, _ in clocks]
+    for clock, _, limit in clocks:
+        signal.setitimer(clock, limit, 0.2)
     try:
         yield
     finally:
         while running:  # it may ring on this very line
             with contextlib.suppress(Stop):
                 running = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (clock, number, _), handler in zip(clocks, before, strict=True):
+            signal.setitimer(clock, 0)
+            signal.signal(number, handler)
 
 
 def _no_exit(*_):
@@ -271,18 +324,22 @@ def _bytes_of(args, kwargs):
 def run(candidate, exercise, case, seed, watched=True):
     """The Outcome of the candidate on one case."""
     args, kwargs = exercise.draw(case, seed)
-    if exercise.returns == "samples":
-        args = (args[0], _SamplerRng(args[1]), *args[2:])
+    args, kwargs = exercise.hand(*args, **kwargs)
+    if isinstance(candidate, Elsewhere):
+        return candidate.outcome(exercise, args, kwargs)
+    return watch(candidate, exercise.drive, args, kwargs, replace(rules(exercise, candidate), watched=watched))
+
+
+def watch(candidate, drive, args, kwargs, rules):
+    """The Outcome of drive(candidate, *args, **kwargs) under these Rules."""
+    samplers = [_SamplerRng(arg) for arg in args if isinstance(arg, np.random.Generator)]
+    left = iter(samplers)
+    args = tuple(next(left) if isinstance(arg, np.random.Generator) else arg for arg in args)
     before = _bytes_of(args, kwargs)
-    profile = None
-    if watched:
-        # A known mistake may run from its own file: that is how the tests and the curious try them.
-        own = str(getattr(candidate, "__module__", "")).startswith("normlab.")
-        profile = _refuse_forbidden_calls(exercise, normlab_too=not own)
     outcome = Outcome()
     try:
-        with guard(CALL_SECONDS + exercise.compile_seconds, profile):
-            outcome.value = exercise.drive(candidate, *args, **kwargs)
+        with guard(rules.seconds, _refuse_forbidden_calls(rules) if rules.watched else None):
+            outcome.value = drive(candidate, *args, **kwargs)
             if inspect.iscoroutine(outcome.value):
                 outcome.value.close()  # or Python complains on stderr that nobody awaited it
     except Stop:
@@ -297,5 +354,5 @@ def run(candidate, exercise, case, seed, watched=True):
         outcome.stopped = str(Stop.first)
         outcome.slug = CALLS_THE_ANSWER if "is to write it" in outcome.stopped else None
     outcome.mutated = outcome.stopped is None and before != _bytes_of(args, kwargs)
-    outcome.idle = exercise.returns == "samples" and not args[1].drawn
+    outcome.idle = any(not sampler.drawn for sampler in samplers)
     return outcome

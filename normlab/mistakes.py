@@ -20,11 +20,7 @@ from normlab.frame import (
     wide,
     with_switches,
 )
-
-# Slugs of what check() observes directly instead of recognizing by the answers.
-MUTATES_INPUT = "mutates-input"
-CALLS_THE_ANSWER = "calls-the-answer"
-
+from normlab.guard import MUTATES_INPUT
 
 # Small numbers that people add where none belongs.
 TINY = (1e-6, 1e-8, 1e-12, 1e-10, 1e-9, 1e-7, 1e-5, 1e-3)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from normlab import cases, exercises
-from normlab.frame import Misfit, found
+from normlab.drive import Misfit, found
 from normlab.guard import run
 from normlab.mistakes import MISTAKES
 

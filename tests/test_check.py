@@ -34,7 +34,8 @@ from normlab import check as check_module
 from normlab import exercises, guard, verdict
 from normlab.check import CheckFailed, check
 from normlab.exercises import truth as the_truth
-from normlab.mistakes import CALLS_THE_ANSWER, MISTAKES, MUTATES_INPUT
+from normlab.guard import CALLS_THE_ANSWER, MUTATES_INPUT
+from normlab.mistakes import MISTAKES
 from normlab.reference import softmax as from_the_reference
 
 
@@ -421,13 +422,17 @@ def hangs(x, axis=-1):
 
 
 def hangs_and_swallows(x, axis=-1):
-    until = time.monotonic() + 1.5
-    while time.monotonic() < until:
+    until = time.process_time() + 1.5
+    while time.process_time() < until:
         try:
-            time.sleep(0.01)
+            sum(range(1000))
         except:  # noqa: E722 - what is tested
             pass
     return softmax(x, axis)
+
+
+def waits(x, axis=-1):
+    time.sleep(3600)
 
 
 def exits(x, axis=-1):
@@ -476,6 +481,7 @@ def wants_too_much(x, axis=-1):
     [
         (hangs, "does not return within 1 seconds: look for a loop that never ends."),
         (hangs_and_swallows, "does not return within 1 seconds: look for a loop that never ends."),
+        (waits, "does not return within 1 seconds: look for a loop that never ends."),
         (exits, "calls exit: a function returns or raises."),
         (ends_the_process, "ends the whole process (os._exit): a function returns or raises."),
         (ends_the_process_and_swallows, "ends the whole process (os._exit): a function returns or raises."),
@@ -843,6 +849,7 @@ def surroundings():
         "streams": (sys.stdout, sys.stderr, sys.stdin),
         "alarm": signal.getsignal(signal.SIGALRM),
         "timer": signal.getitimer(signal.ITIMER_REAL),
+        "clock": (signal.getsignal(signal.SIGPROF), signal.getitimer(signal.ITIMER_PROF)),
         "functions": (os._exit, builtins.input),
         "profile": (sys.getprofile(), threading.getprofile()),
         "random": random.getstate(),

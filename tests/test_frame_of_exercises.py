@@ -11,7 +11,8 @@ from normlab import check as check_module
 from normlab import exercises, reference
 from normlab.cases import Case
 from normlab.check import CheckFailed, check
-from normlab.frame import Exercise, Once, given, mistakes_table, tensors_held
+from normlab.drive import Once, given, tensors_held
+from normlab.frame import Exercise, mistakes_table
 from normlab.mistakes import MISTAKES
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from normlab import check, guard, verdict
 from normlab.exercises import EXERCISES
-from normlab.mistakes import MISTAKES, MUTATES_INPUT
+from normlab.guard import MUTATES_INPUT
+from normlab.mistakes import MISTAKES
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from torch import nn
 
 from normlab.chapters import running
 from normlab.check import CheckFailed, check
+from normlab.drive import running as drive
 from normlab.exercises import EXERCISES
-from normlab.mistakes import CALLS_THE_ANSWER
+from normlab.guard import CALLS_THE_ANSWER
 
 
 class Right(nn.Module):
@@ -173,7 +174,7 @@ def test_a_module_of_any_file_goes_through_pickle():
 
     module = Local(3)
     module.running_mean += 1
-    again = running._pickled(module)
+    again = drive._pickled(module)
     assert type(again) is Local
     assert again is not module
     assert torch.equal(again.running_mean, module.running_mean)
@@ -185,7 +186,7 @@ def test_rounding_to_bfloat16():
 
 
 def test_a_script_takes_its_arrays_in_order():
-    steps = list(running._steps("affine train copy eval+backward train+bfloat16", range(6)))
+    steps = list(drive.steps("affine train copy eval+backward train+bfloat16", range(6)))
     assert [word for word, _, _ in steps] == ["affine", "train", "copy", "eval", "train"]
     assert [given for _, _, given in steps] == [[0, 1], [2], [], [3, 4], [5]]
 
@@ -193,5 +194,5 @@ def test_a_script_takes_its_arrays_in_order():
 def test_every_script_uses_up_its_arrays():
     for case in EXERCISES["BatchNorm"].cases:
         (script, arrays, _), _ = EXERCISES["BatchNorm"].draw(case, b"public")
-        used = [a for _, _, given in running._steps(script, arrays) for a in given]
+        used = [a for _, _, given in drive.steps(script, arrays) for a in given]
         assert len(used) == len(arrays), case.name

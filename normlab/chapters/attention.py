@@ -1,71 +1,18 @@
 """masked_softmax, online_softmax and attention: truths, cases and known mistakes of the chapter `attention`."""
 
-import contextlib
 import itertools
-import sys
-import tracemalloc
 
 import numpy as np
 
 from normlab.cases import LARGE, Case, along_axis, sizes, uneven, view
-from normlab.frame import Exercise, Misfit, Once, mistakes_table, tensors_held, with_switches
-
-MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
+from normlab.drive import streams
+from normlab.frame import Exercise, mistakes_table, with_switches
+from normlab.guard import MUTATES_INPUT
 
 _INF = float("inf")
 
 
 # ---- how streams are handed over, and what is held meanwhile ---------------------------------------------------------
-
-MANY = 200  # from so many pieces on, memory is measured
-
-
-def _within(budget, call):
-    """call(), during which NumPy, Python and PyTorch together may hold `budget` bytes. Errors: Misfit."""
-    started, torch = not tracemalloc.is_tracing(), sys.modules.get("torch")
-    if started:
-        tracemalloc.start(1)
-    try:
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        with tensors_held(torch) if torch else contextlib.nullcontext() as tensors:
-            answer = call()
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        if started:
-            tracemalloc.stop()
-    if max(peak - before, tensors.peak if tensors else 0) > budget:
-        raise Misfit("holds more than that: what is kept must not grow with the length of the stream")
-    return answer
-
-
-def _drive_online(candidate, chunks):
-    """A quarter of what all chunks together take is the most that may be held."""
-
-    def call(some):
-        return candidate(Once(chunk.copy() for chunk in some))
-
-    if len(chunks) < MANY:
-        return call(chunks)
-    call(chunks[:2])  # what a first call loads is not held against it
-    return _within(sum(chunk.nbytes for chunk in chunks) // 4, lambda: call(chunks))
-
-
-def _drive_attention(candidate, q, key_value_blocks, scale, mask_blocks=None):
-    """A quarter of the score matrix is the most that may be held. Blocks are made when they are asked for."""
-
-    def call(count):
-        blocks = Once((k.copy(), v.copy()) for k, v in key_value_blocks[:count])
-        if mask_blocks is None:
-            return candidate(q, blocks, scale)
-        return candidate(q, blocks, scale, mask_blocks=Once(mask.copy() for mask in mask_blocks[:count]))
-
-    count = len(key_value_blocks)
-    if count < MANY:
-        return call(count)
-    call(2)
-    scores = len(q) * sum(len(k) for k, _ in key_value_blocks)
-    return _within(scores * q.itemsize // 4, lambda: call(count))
 
 
 # ---- truths ----------------------------------------------------------------------------------------------------------
@@ -606,7 +553,7 @@ EXERCISES = (
         cases=_online_cases(),
         core=True,
         returns=(("maximum", "float"), ("normalizer", "float")),
-        drive=_drive_online,
+        drive=streams.online_softmax,
     ),
     Exercise(
         name="attention",
@@ -616,7 +563,7 @@ EXERCISES = (
         torch_truth=_torch_attention,
         numpy_truth=_attention,
         cases=_attention_cases(),
-        drive=_drive_attention,
+        drive=streams.attention,
     ),
 )
 

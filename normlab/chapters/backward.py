@@ -4,7 +4,8 @@ import numpy as np
 
 from normlab import reference
 from normlab.cases import LARGE, Case, affine, sizes, uneven, view
-from normlab.frame import Exercise, given, in_float64, mistakes_table, wide
+from normlab.drive import functions, given
+from normlab.frame import Exercise, in_float64, mistakes_table, wide
 
 MISTAKES, add = mistakes_table()
 
@@ -90,11 +91,6 @@ def _torch_numerical_gradient(torch, f, x, dy, h, narrow=False, rounding=None):
     # The exercise asks for the quotient at the step it names and not for its limit, so the derivative is not the truth.
     # It is the quotient in long double, which is free of rounding where long double is longer than double.
     return torch.from_numpy(_quotient(f, x.numpy(), dy.numpy(), h, np.longdouble).astype(np.float64))
-
-
-def _drive_numerical_gradient(candidate, f, x, dy, h, narrow=False, rounding=None):
-    # The float32 input is made here: as an argument of the case it would ask for a float32 answer.
-    return candidate(f, x.astype(np.float32) if narrow else x, dy, h)
 
 
 def _numpy_backward(norm, bias):
@@ -1179,7 +1175,7 @@ EXERCISES = (
         torch_truth=_torch_numerical_gradient,
         numpy_truth=_numerical_gradient,
         cases=_numerical_gradient_cases(),
-        drive=_drive_numerical_gradient,
+        drive=functions.numerical_gradient,
     ),
     Exercise(
         name="layer_norm_backward",

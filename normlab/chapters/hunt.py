@@ -6,7 +6,8 @@ import math
 import numpy as np
 
 from normlab.cases import Case
-from normlab.frame import Exercise, given, mistakes_table
+from normlab.drive import functions, given
+from normlab.frame import Exercise, mistakes_table
 
 MISTAKES, add = mistakes_table()
 
@@ -113,8 +114,8 @@ def layer_norm_of(suspect):
     return layer_norm
 
 
-def _drive(hunter, suspects):
-    return [hunter(layer_norm_of(suspect)) for suspect in suspects]
+def _as_functions(suspects):
+    return ([layer_norm_of(suspect) for suspect in suspects],), {}
 
 
 def _property(slug):
@@ -282,7 +283,8 @@ EXERCISES = (
         numpy_truth=_are_right,
         cases=CASES,
         returns="verdicts",
-        drive=_drive,
+        drive=functions.hunt,
+        hand=_as_functions,
         explain=_explain,
         may_call=("layer_norm",),
     ),

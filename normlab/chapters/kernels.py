@@ -1,23 +1,17 @@
 """bytes_moved, softmax_rows, softmax_kernel and layer_norm_kernel: truths, cases and known mistakes of the chapter `kernels`."""
 
-import inspect
 import math
 import os
-import re
-import sys
-import threading
-import traceback
-import tracemalloc
-import types
 from importlib.util import find_spec
 
 import numpy as np
 
 from normlab import reference
 from normlab.cases import Case, affine, sizes, uneven, view
-from normlab.frame import Exercise, Misfit, mistakes_table, with_switches
-
-MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
+from normlab.drive import kernels as drive
+from normlab.drive.kernels import NO_KERNEL, NOT_COMPILED, OBJECT_MODE, UNFILLED, Later, stands_in
+from normlab.frame import Exercise, mistakes_table, with_switches
+from normlab.guard import MUTATES_INPUT
 
 _INF = float("inf")
 
@@ -199,143 +193,6 @@ _add_bytes_mistakes()
 
 # ---- softmax_rows: how it is used ------------------------------------------------------------------------------------
 
-UNTOUCHED = -7.25e5  # no softmax has such a value
-MARGIN = 2  # rows around x and out that nobody may touch
-LARGE = 100_000  # from so many elements on, memory is measured
-
-_NOT_COMPILED = "runs as plain Python: put @numba.njit above it, or above the function that does the work"
-_OBJECT_MODE = "is compiled in object mode, which is Python's own loop: @numba.njit refuses that and says why"
-_SECOND_MATRIX = "makes another array of the size of x: memory beside x and out is what costs time here"
-_UNFILLED = "leaves out as it was: fill it, for what is returned is not looked at"
-
-_models = {}  # known mistakes that stand for a compiled function, and what is said of how they are compiled
-
-
-def _dispatchers(function, seen):
-    """What Numba made of functions, among what `function` is or can call by a name of its own module."""
-    if id(function) in seen:
-        return
-    seen.add(id(function))
-    if type(function).__module__.startswith("numba."):
-        yield function
-        return
-    if not isinstance(function, types.FunctionType):
-        return
-    code = function.__code__
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
-    names = {name for part in (code, *_inside(code)) for name in part.co_names}
-    for value in (*cells, *(function.__globals__.get(name) for name in names)):
-        yield from _dispatchers(value, seen)
-
-
-def _filled(cell):
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
-
-
-def _inside(code):
-    """Code of functions that stand in a function."""
-    for constant in code.co_consts:
-        if isinstance(constant, type(code)):
-            yield constant
-            yield from _inside(constant)
-
-
-def _how_compiled(candidate):
-    """What is wrong with how the candidate is compiled, or None. To be asked after it has run."""
-    if candidate in _models:
-        return _models[candidate]
-    made = list(_dispatchers(candidate, set()))
-    ran = [one for one in made if getattr(one, "signatures", None) or getattr(one, "types", None)]
-    if not ran:
-        return _NOT_COMPILED
-    if not any(getattr(one, "nopython_signatures", True) for one in ran):
-        return _OBJECT_MODE
-    return None
-
-
-def _why_not_compiled(error):
-    """The line of Numba's message that says what it does not know."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Failed in", "During:", "- ", ">>>"))]
-    told = [re.sub(r"Function\(<(?:built-in )?function (\w+)(?: at \w+)?>\)", r"\1", line) for line in told]
-    where = next((found[1] for line in lines if (found := re.search(r"line (\d+)", line))), None)
-    return (told[0] if told else type(error).__name__)[:120].rstrip(".:") + (f" (line {where})" if where else "")
-
-
-def _traced():
-    """Lets tracemalloc see what compiled code allocates."""
-    if "numba" in sys.modules:
-        from numba.core.runtime import _nrt_python
-
-        _nrt_python.memsys_use_cpython_allocator()
-
-
-def _unprofiled(call, *args, **kwargs):
-    """call(...) without the guard's profile function, under which compilers and interpreters take many times as long."""
-    before, in_threads = sys.getprofile(), threading.getprofile()
-    sys.setprofile(None)
-    threading.setprofile(None)
-    try:
-        return call(*args, **kwargs)
-    finally:
-        sys.setprofile(before)
-        threading.setprofile(in_threads)
-
-
-def _drive_rows(candidate, x):
-    """What stands in `out` after candidate(x, out). Errors: Misfit."""
-    return _unprofiled(_filled_by, candidate, x)
-
-
-def _filled_by(candidate, x):
-    rows, columns = x.shape
-    spread = 1 if x.flags.c_contiguous else 2
-    around = np.full((rows + 2 * MARGIN, columns), np.nan, x.dtype)
-    inner, outer = around[MARGIN : MARGIN + rows], np.full((rows + 2 * MARGIN, spread * columns), UNTOUCHED, x.dtype)
-    inner[:] = x
-    if not x.flags.c_contiguous:
-        inner = x
-    out = outer[MARGIN : MARGIN + rows, ::spread]
-    if x.size >= LARGE:
-        candidate(inner[:2].copy(), np.empty_like(out[:2]))  # what compiling takes is not held against it
-        _traced()
-    before = inner.copy()
-    started = x.size >= LARGE and not tracemalloc.is_tracing()
-    if started:
-        tracemalloc.start(1)
-    try:
-        if x.size >= LARGE:
-            tracemalloc.reset_peak()
-            held, _ = tracemalloc.get_traced_memory()
-        try:
-            candidate(inner, out)
-        except Exception as error:
-            if type(error).__module__.startswith("numba."):
-                raise Misfit(f"does not compile: {_why_not_compiled(error)}") from None
-            raise
-        peak = tracemalloc.get_traced_memory()[1] - held if x.size >= LARGE else 0
-    finally:
-        if started:
-            tracemalloc.stop()
-    if how := _how_compiled(candidate):
-        raise Misfit(how)
-    if before.tobytes() != inner.tobytes():
-        x[...] = inner
-    kept = out.copy()
-    out[...] = UNTOUCHED
-    if (outer != UNTOUCHED).any():
-        raise Misfit("writes outside of out: an index runs past the end of a row, or of the rows")
-    if kept.size and (kept == UNTOUCHED).all():
-        raise Misfit(_UNFILLED)
-    if (kept == UNTOUCHED).any():
-        raise Misfit("leaves part of out as it was: look at where the loops begin and end")
-    if peak > x.nbytes // 4:
-        raise Misfit(_SECOND_MATRIX)
-    return kept
-
 
 def _softmax_rows_cases():
     def some(dtype=np.float64, scale=1.0, offset=0.0):
@@ -408,7 +265,7 @@ def _stands_for(how=None):
     """Marks a known mistake, written in NumPy, that stands for a compiled function."""
 
     def mark(function):
-        _models[function] = how
+        stands_in[function] = how
         return function
 
     return mark
@@ -455,9 +312,9 @@ def _add_rows_mistakes():
     def plain(x, out):
         out[...] = reference.softmax(x)
 
-    add("softmax_rows", "not-compiled", _NOT_COMPILED, plain)
-    add("softmax_rows", "object-mode", _OBJECT_MODE, _rows_wrong(reference.softmax, _OBJECT_MODE))
-    add("softmax_rows", "returns-instead", _UNFILLED, _stands_for()(unfilled))
+    add("softmax_rows", "not-compiled", NOT_COMPILED, plain)
+    add("softmax_rows", "object-mode", OBJECT_MODE, _rows_wrong(reference.softmax, OBJECT_MODE))
+    add("softmax_rows", "returns-instead", UNFILLED, _stands_for()(unfilled))
 
     @_stands_for()
     def second_matrix(x, out):
@@ -525,198 +382,14 @@ _add_rows_mistakes()
 
 # ---- Triton kernels: how they are used -------------------------------------------------------------------------------
 
-_NO_KERNEL = "is no Triton kernel: put @triton.jit above it"
-_SECONDS = 8.0  # for all programs of one launch; the guard's limit is longer, and knows less
 
-# What is said of the faults that watch.py finds, the worst first: (kind, whether it is out's or an input's) -> sentence.
-_FAULTS = {
-    ("out-of-bounds", "out"): "writes {one}outside of out: is a mask missing in tl.store, or a row's start wrong?",
-    ("out-of-bounds", "input"): "reads {one}outside of {name}: is a mask missing in tl.load, or a row's start wrong?",
-    (
-        "out-of-bounds",
-        "nowhere",
-    ): "goes to an address where none of its arguments is: look at what is added to a pointer",
-    (
-        "stride",
-        "out",
-    ): "writes between the rows of out: does the mask stop at n_cols, and a row start at row * out_stride?",
-    (
-        "stride",
-        "input",
-    ): "reads between the rows of {name}: does the mask stop at n_cols, and a row start at row * x_stride?",
-    (
-        "race",
-        "out",
-    ): "lets two programs write, or one write and one read, the same place of out: each row belongs to one program",
-    ("race", "input"): "writes to {name}, which another program reads",
-    ("race", "nowhere"): "lets two programs write the same place",
-    ("poison", "out"): "lets into the answer what a mask hides: say other= in tl.load, or choose with tl.where",
-}
-_RELOADS = "reads {name} {times} times: load a row once, and compute all you need from what you have"
-_STORES = "writes out {times} times: write a row once, when all of it is done"
-_READS_BACK = "reads back what it wrote to out: keep the numbers in a variable, not in memory"
-_WALKS = "fetches {times} times the bytes that it uses: lanes that are neighbors are to read numbers that are neighbors"
-
-INPUTS = ("x", "out", "weight", "bias")  # the pointers, in their order
-
-
-class _Later:
-    """A known mistake, made when it is first run: importing Triton takes a second."""
-
-    def __init__(self, name, **switches):
-        self.name, self.switches = name, switches
-
-    def __call__(self, *args, **switches):
-        raise TypeError("a kernel is launched, not called")
-
-    def kernel(self):
+def _later(name, **switches):
+    def make():
         from normlab.chapters import wrong_kernels
 
-        return getattr(wrong_kernels, self.name)
+        return getattr(wrong_kernels, name)
 
-
-def _tensor(array, dtype, gap):
-    """The array as a tensor of that dtype, whose rows have `gap` numbers between them that nobody may read: NaN."""
-    import torch
-
-    if array.ndim == 1:
-        return torch.from_numpy(array.copy()).to(dtype)
-    rows, columns = array.shape
-    whole = torch.full((rows, columns + gap), float("nan"), dtype=dtype)
-    whole[:, :columns] = torch.from_numpy(array.copy()).to(dtype)
-    return whole[:, :columns]
-
-
-def _name_of(fault, names):
-    """(which of INPUTS the fault is about or None, the key of its sentence)."""
-    place = names.index(fault.argument) if fault.argument in names[: len(INPUTS)] else None
-    name = None if place is None else INPUTS[place]
-    return name, (fault.kind, "nowhere" if name is None else "out" if name == "out" else "input")
-
-
-def _worst(faults, names):
-    """The sentence about the worst fault, or None."""
-    found = {}
-    for fault in faults:
-        name, key = _name_of(fault, names)
-        found.setdefault(key, {"name": name, "one": "a number " if "one lane" in fault.sentence else ""})
-    for key, sentence in _FAULTS.items():
-        if key in found:
-            return sentence.format(**found[key])
-    return faults[0].sentence.partition(": ")[2].rstrip(".") if faults else None
-
-
-def _heavy_traffic(seen, names, tensors):
-    """What is wrong with how much was moved, or None. A row of x once, and out once; weight and bias once a row."""
-    rows = len(tensors[0])
-    for name, argument, tensor in zip(INPUTS, names, tensors, strict=False):
-        if name == "out":
-            if seen.loaded(argument):
-                return _READS_BACK
-            if seen.stored(argument) > tensor.nbytes:
-                return _STORES.format(times=_times(seen.stored(argument) / tensor.nbytes))
-            continue
-        once = tensor.nbytes * (rows if tensor.ndim == 1 else 1)
-        if seen.loaded(argument) > once:
-            return _RELOADS.format(name=name, times=_times(seen.loaded(argument) / once))
-    for argument in names[:2]:
-        share = seen.efficiency(argument)
-        if share is not None and share < 0.5:
-            return _WALKS.format(times=_times(1 / share))
-    return None
-
-
-def _times(ratio):
-    return str(round(ratio)) if abs(ratio - round(ratio)) < 0.05 else f"{ratio:.1f}"
-
-
-def _refuse_tritons_own(function, seen=()):
-    """Stops a kernel that calls, itself or in a helper, Triton's function for what it is to write."""
-    from normlab.guard import Stop  # which imports this file
-
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name)
-        helper = getattr(value, "fn", None)
-        if name == "softmax" and str(getattr(value, "__module__", "triton")).startswith("triton"):
-            raise Stop("calls tl.softmax: this exercise is to write it, from Triton's simpler operations")
-        if isinstance(helper, types.FunctionType) and helper not in seen:
-            _refuse_tritons_own(helper, (*seen, function))
-
-
-def _kernel_and_names(candidate, count):
-    """(kernel, switches, names of its arguments). Errors: Misfit."""
-    kernel, switches = candidate, {}
-    if isinstance(candidate, _Later):
-        kernel, switches = candidate.kernel(), candidate.switches
-    function = getattr(kernel, "fn", None)
-    if not type(kernel).__module__.startswith("triton.") or function is None:
-        raise Misfit(_NO_KERNEL)
-    _refuse_tritons_own(function)
-    names = list(inspect.signature(function).parameters)
-    if len(names) < count or names[count - 1] != "BLOCK":
-        raise Misfit(f"takes ({', '.join(names)}): its arguments are those of the text, in that order, BLOCK the last")
-    return kernel, switches, names
-
-
-def _drive_kernel(candidate, *args, **layout):
-    return _unprofiled(_left_by, candidate, *args, **layout)
-
-
-def _left_by(candidate, x, *vectors, eps=None, block, gaps=(0, 0), kept=None, traffic=False):
-    """What the kernel leaves in `out`, one program a row. x is stored as `kept`, and out as x is given. Errors: Misfit."""
-    import torch
-
-    from normlab import watch
-
-    kernel, switches, names = _kernel_and_names(candidate, 6 if eps is None else 9)
-    dtype = getattr(torch, kept or str(x.dtype))
-    x_t, *vectors_t = (_tensor(array, dtype, gaps[0]) for array in (x, *vectors))
-    out = _tensor(np.full_like(x, UNTOUCHED if x.dtype != np.float16 else 12345), getattr(torch, str(x.dtype)), gaps[1])
-    scalars = () if eps is None else (eps,)
-    arguments = (x_t, out, *vectors_t, x_t.stride(0), out.stride(0), x.shape[1], *scalars)
-    if _calls_others(kernel):
-        raise Misfit(FOREIGN)
-    with watch.watched(order=1, limit_seconds=_SECONDS) as seen:
-        try:
-            kernel[(len(x),)](*arguments, BLOCK=block, **switches)
-        except watch.Faulty as late:
-            if not seen.faults:
-                raise Misfit("takes too long: is there a loop that never ends?") from late
-        except (AttributeError, TypeError) as error:
-            if isinstance(error, TypeError) and _indexes(error):
-                raise Misfit(
-                    "takes an element with [ ], and pointers and blocks have none: tl.load(x_ptr + ...) reads, "
-                    "tl.store(out_ptr + ..., values) writes"
-                ) from None
-            if "to_tensor" in str(error):
-                raise Misfit(FOREIGN) from None
-            raise
-    if fault := _worst(seen.faults, names):
-        raise Misfit(fault)
-    if seen.unwritten(out):
-        raise Misfit("leaves part of out as it was: one program writes one whole row")
-    if traffic and (heavy := _heavy_traffic(seen, names, (x_t, out, *vectors_t))):
-        raise Misfit(heavy)
-    return out.numpy().copy()
-
-
-FOREIGN = "calls what is not Triton's: inside a kernel there is tl, and no NumPy or PyTorch"
-
-
-def _calls_others(kernel):
-    """Whether a kernel names NumPy or PyTorch. NumPy's functions would work here: they call x.exp() in the end."""
-    function = getattr(kernel, "fn", kernel)
-    if not isinstance(function, types.FunctionType):
-        return False
-    named = [function.__globals__.get(name) for name in function.__code__.co_names]
-    modules = [value.__name__.partition(".")[0] for value in named if isinstance(value, types.ModuleType)]
-    return not {"numpy", "torch"}.isdisjoint(modules)
-
-
-def _indexes(error):
-    """Whether an error came up where something was indexed."""
-    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    return "__getitem__" in names or "__setitem__" in names or "does not support item assignment" in str(error)
+    return Later(make, **switches)
 
 
 # ---- Triton kernels: cases -------------------------------------------------------------------------------------------
@@ -873,10 +546,10 @@ def _add_kernel_mistakes():
             of(name, slug, sentence, *switches)
 
     def of(name, slug, sentence, *switches, kernel=None):
-        add(f"{name}_kernel", slug, sentence, *(_Later(kernel or name, **s) for s in switches))
+        add(f"{name}_kernel", slug, sentence, *(_later(kernel or name, **s) for s in switches))
 
     for name in ("softmax_kernel", "layer_norm_kernel"):
-        add(name, "not-a-kernel", _NO_KERNEL, plain)
+        add(name, "not-a-kernel", NO_KERNEL, plain)
     for_both(
         "no-mask",
         "loads without a mask: lanes from n_cols on read what lies behind the row; say mask=cols < n_cols",
@@ -1090,7 +763,7 @@ EXERCISES = (
         torch_truth=lambda torch, x: torch.softmax(x, dim=1),
         numpy_truth=lambda x: reference.softmax(x),
         cases=_softmax_rows_cases(),
-        drive=_drive_rows,
+        drive=drive.rows,
         why_not=_why_no_numba,
         compile_seconds=30.0,
     ),
@@ -1103,7 +776,7 @@ EXERCISES = (
         numpy_truth=lambda x, **layout: reference.softmax(x),
         cases=_softmax_kernel_cases(),
         torch_exercise=True,
-        drive=_drive_kernel,
+        drive=drive.kernel,
         why_not=_why_no_triton,
     ),
     Exercise(
@@ -1117,7 +790,7 @@ EXERCISES = (
         numpy_truth=lambda x, weight, bias, eps, **layout: reference.normalize(x, "layer", weight, bias, eps),
         cases=_layer_norm_kernel_cases(),
         torch_exercise=True,
-        drive=_drive_kernel,
+        drive=drive.kernel,
         why_not=_why_no_triton,
     ),
 )

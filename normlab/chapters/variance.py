@@ -5,20 +5,14 @@ from fractions import Fraction
 import numpy as np
 
 from normlab.cases import Case
-from normlab.frame import Exercise, Once, mistakes_table, wide, with_switches
-
-MUTATES_INPUT = "mutates-input"  # the slug of what check() sees for itself
+from normlab.drive import streams
+from normlab.frame import Exercise, mistakes_table, wide, with_switches
+from normlab.guard import MUTATES_INPUT
 
 STATISTICS = (("n", "int"), ("mean", "float"), ("m2", "float"))
 
 
 # ---- how a stream is handed over ----------------------------------------------------------------------------------
-
-
-def _drive_stream(candidate, values):
-    """The candidate gets an iterator: a second loop over it finds nothing, as with any iterator that has run out. (It
-    does not raise: itertools.islice, called until nothing is left, looks once more too, and is right.)"""
-    return candidate(Once(values.tolist()))
 
 
 # ---- truths ------------------------------------------------------------------------------------------------------
@@ -281,7 +275,7 @@ EXERCISES = (
         numpy_truth=_welford,
         cases=_welford_cases(),
         returns=STATISTICS,
-        drive=_drive_stream,
+        drive=streams.variance,
     ),
     Exercise(
         name="merge_statistics",

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from normlab.frame import Exercise, Mistake, found, in_float64, with_switches
+from normlab.drive import found
+from normlab.frame import Exercise, Mistake, in_float64, with_switches
 
 FEWEST_CHANGES = 2
 STEM = "variants"
