@@ -29,3 +29,14 @@ c.HTMLExporter.sanitize_html = True
 
 # `nbgrader zip_collect STEM` takes downloaded/STEM/archive/<student>.zip with the notebook in it.
 c.FileNameCollectorPlugin.named_regexp = r".*/(?P<student_id>[^/]+)/(?P<file_id>[^/]+)\.ipynb$"
+
+# Learners' code runs in a sandbox, and what it is worth is decided outside of it (grading/autograde.py).
+c.Autograde.pre_convert_hook = "grading.autograde.intake"
+c.Autograde.exporter_class = "grading.autograde.Submitted"
+c.Autograde.autograde_preprocessors = [
+    "grading.autograde.Judge",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]

@@ -1,0 +1,382 @@
+"""A learner's side of one notebook, as the grader sees it: cells that run elsewhere, functions that are called there.
+
+Nothing of this process is at stake: what comes back is plain data, and whatever goes wrong over there is an answer.
+"""
+
+import builtins
+import inspect
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from grading.rebuild import names_stored
+from grading.sandbox import Sandbox, TooMuch
+from normlab import guard
+from normlab.drive import Misfit, wire
+
+CELL_SECONDS = 30.0
+GRACE_SECONDS = 3.0  # beyond what the guard over there allows a call
+NOTEBOOK_SECONDS = 300.0  # for all that is asked of one notebook's processes
+RESTARTS = 25  # of one notebook's processes
+ASKS = 200_000  # of functions of ours, in one call
+PRELOADED = ("numba", "triton", "sklearn", "matplotlib")  # what a fork is worth having imported, if a cell names it
+
+DEAD = "ends its own process (exit, a crash, or too much memory)"
+FULL = "takes more memory than there is"
+FOREIGN = "answers what no function returns"
+
+
+# ---- what a process may have -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a process has: PyTorch or not; which of its functions are closed; whether it differentiates."""
+
+    kind: str = "numpy"
+    closed: tuple | None = None
+    autograd: bool = True
+
+
+def policy(exercise, with_torch=False):
+    """The Policy of an exercise. An exercise in NumPy is judged without PyTorch, unless the code asks for it; then it
+    has what PyTorch is made of, and none of what the exercise is about."""
+    if not (exercise.torch_exercise or with_torch):
+        return Policy()
+    return Policy("torch", guard.rules(exercise).forbidden, exercise.torch_exercise)
+
+
+class Sandboxes:
+    """A warm Sandbox for each Policy that was asked for. One notebook at a time uses them."""
+
+    def __init__(self):
+        self.warm = {}
+
+    def of(self, policy):
+        if policy not in self.warm:
+            self.warm[policy] = Sandbox(policy.kind, policy.closed, policy.autograd)
+        return self.warm[policy]
+
+    def close(self):
+        for sandbox in self.warm.values():
+            sandbox.close()
+        self.warm.clear()
+
+
+# ---- what comes back -------------------------------------------------------------------------------------------------
+
+
+def _error(described):
+    """An exception like the one over there: its name, its text, and the built-in types that it is an instance of."""
+    text = str(described.get("text", ""))[:2000]
+    if described.get("misfit") is True:
+        return Misfit(text[:300])
+    names = described.get("bases")
+    kinds = (
+        [getattr(builtins, name, None) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    )
+    kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
+    base = kinds[0] if kinds else Exception
+    name = str(described.get("name", "Exception"))[:100]
+    if base.__name__ == name:
+        return base(text) if base is not UnicodeDecodeError else Exception(text)
+    return type(name if name.isidentifier() else "Exception", (base,), {"__str__": lambda self: text})()
+
+
+def _sentence(value):
+    return str(value)[:300] if isinstance(value, str) and value else None
+
+
+def _outcome(answer):
+    slug = answer.get("slug")
+    described = answer.get("error")
+    return guard.Outcome(
+        value=answer.get("value"),
+        error=_error(described) if isinstance(described, dict) else None,
+        stopped=_sentence(answer.get("stopped")) or (FOREIGN if answer.get("lost") else None),
+        slug=slug if slug == guard.CALLS_THE_ANSWER else None,
+        mutated=answer.get("mutated") is True,
+        idle=answer.get("idle") is True,
+    )
+
+
+# ---- a notebook's processes ------------------------------------------------------------------------------------------
+
+
+class Ended(Exception):
+    """A process is of no use any more; says why, as a verb phrase."""
+
+
+class Process:
+    """One process of a notebook, under one Policy."""
+
+    def __init__(self, sandbox, policy, preload):
+        absent = ("torch", "triton") if policy.kind == "numpy" else ()
+        self.policy, self.ran, self.absent = policy, 0, False
+        self.channel = sandbox.start(preload=preload, absent=absent)
+
+    def ask(self, message, seconds):
+        """The answer to a message. Meanwhile, functions of ours are called for it. Errors: Ended."""
+        functions, deadline, asks = [], time.monotonic() + seconds, 0
+        try:
+            self.channel.send(message, functions, deadline)
+            while True:
+                answer = self.channel.receive(deadline=deadline)
+                if not isinstance(answer, dict):
+                    raise wire.Malformed("an answer is no dictionary")
+                if "ask" not in answer:
+                    self.absent = answer.get("absent") is True
+                    return answer
+                asks += 1
+                if asks > ASKS:
+                    raise wire.Late
+                self.channel.send(_called(functions, answer), deadline=deadline)
+        except OverflowError:
+            raise Ended("is asked for more than fits") from None
+        except wire.Late:
+            raise Ended(f"does not return within {seconds - GRACE_SECONDS:g} seconds") from None
+        except wire.Malformed:
+            raise Ended(FOREIGN) from None
+        except TooMuch:
+            raise Ended(FULL) from None
+        except wire.Gone:
+            raise Ended(DEAD) from None
+
+    def end(self):
+        self.channel.close()
+
+
+def _called(functions, answer):
+    """What one of our functions returns to the learner's code that calls it."""
+    number, args, kwargs = answer.get("ask"), answer.get("args"), answer.get("kwargs")
+    if type(number) is not int or not 0 <= number < len(functions):
+        return {"reply": None, "error": ["TypeError", "there is no such function"]}
+    if not isinstance(args, tuple) or not isinstance(kwargs, dict) or not all(isinstance(k, str) for k in kwargs):
+        return {"reply": None, "error": ["TypeError", "a function is called with positions and names"]}
+    given = {**dict(enumerate(args)), **kwargs}
+    before = {name: value.copy() for name, value in given.items() if isinstance(value, np.ndarray)}
+    try:
+        with np.errstate(all="ignore"):
+            reply = functions[number](*args, **kwargs)
+        # A function that changes what it is given, as some that are to be found out do, has changed it over there too.
+        changed = {name: given[name] for name, old in before.items() if old.tobytes() != given[name].tobytes()}
+        return {"reply": reply, "changed": changed}
+    except Exception as error:  # what their arguments make of it is theirs to handle
+        kind = next(k for k in (TypeError, ValueError, Exception) if isinstance(error, k)).__name__
+        return {"reply": None, "error": [kind, str(error)[:300]]}
+
+
+class Learner:
+    """The cells of one notebook, run as far as they are needed, in as many processes as there are policies.
+
+    `cells`: sources in their order; `own`: which of them the learner wrote. An instructor's cell runs there as well if
+    a cell of the learner's uses what it defines.
+    """
+
+    def __init__(self, sandboxes, cells, own, main):
+        self.sandboxes, self.cells, self.own, self.main = sandboxes, cells, own, main
+        self.processes, self.skipped, self.restarts = {}, {}, 0
+        self.with_torch = set()  # exercises in NumPy whose code asked for PyTorch
+        self.used = 0.0
+        self.shown = {}  # what the learner's cells put out, by their numbers
+        self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)]
+        self.needed = [own[i] or _needed(cells, own, i) for i in range(len(cells))]
+
+    # -- processes -----------------------------------------------------------------------------------------------------
+
+    def process(self, policy, upto):
+        """The process of a policy, with the cells before number `upto` run. Errors: Ended."""
+        while True:
+            if policy not in self.processes:
+                self.restarts += 1
+                if self.restarts > RESTARTS:
+                    raise Ended("ended its process too often")
+                try:
+                    self.processes[policy] = Process(self.sandboxes.of(policy), policy, self.preload)
+                except wire.Gone:
+                    self.sandboxes.of(policy).close()
+                    continue
+            process = self.processes[policy]
+            while process.ran < upto:
+                number = process.ran
+                process.ran += 1
+                if not self.needed[number] or (policy, number) in self.skipped:
+                    continue
+                try:
+                    answer = self.ask(policy, process, {"do": "cell", "source": self.cells[number]}, CELL_SECONDS)
+                except Ended as ended:
+                    # It is begun again, without this cell.
+                    self.skipped[policy, number] = str(ended)
+                    if policy == self.main:
+                        self.shown[number] = [output_of_error("Stopped", f"This cell {ended}.")]
+                    break
+                if self.own[number]:
+                    process.needs_torch = getattr(process, "needs_torch", False) or process.absent
+                if policy == self.main and number not in self.shown:
+                    self.shown[number] = _outputs(answer)
+            else:
+                return process
+
+    def ask(self, policy, process, message, seconds):
+        left = NOTEBOOK_SECONDS - self.used
+        if left <= 0:
+            raise Ended("is not reached: all cells together take too long")
+        began = time.monotonic()
+        try:
+            return process.ask(message, min(seconds, left) + GRACE_SECONDS)
+        except Ended:
+            process.end()
+            self.processes.pop(policy, None)
+            raise
+        finally:
+            self.used += time.monotonic() - began
+
+    def end(self):
+        for process in self.processes.values():
+            process.end()
+        self.processes.clear()
+
+    # -- what the grader asks ------------------------------------------------------------------------------------------
+
+    def run(self, upto):
+        """Runs the cells before number `upto` for what they put out."""
+        try:
+            self.process(self.main, upto)
+        except Ended as ended:
+            for number in range(upto):
+                if self.own[number]:
+                    self.shown.setdefault(number, [output_of_error("Stopped", f"This cell {ended}.")])
+
+    def look(self, name, upto, exercise=None):
+        """What a name stands for after the cells before number `upto`: data, a Remote, or Missing."""
+        wanted = self._policy(exercise)
+        try:
+            process = self.process(wanted, upto)
+            answer = self.ask(wanted, process, {"do": "look", "name": name}, CELL_SECONDS)
+        except Ended as ended:
+            return Remote(self, name, None, upto, str(ended))
+        if answer.get("missing"):
+            if exercise and wanted.kind == "numpy" and getattr(process, "needs_torch", False):
+                self.with_torch.add(exercise.name)
+                return self.look(name, upto, exercise)
+            return Missing
+        if answer.get("callable"):
+            return Remote(self, name, answer.get("signature"), upto)
+        return answer.get("value")
+
+    def _policy(self, exercise):
+        return self.main if exercise is None else policy(exercise, exercise.name in self.with_torch)
+
+    def outcome(self, name, exercise, args, kwargs, upto):
+        """guard.Outcome of calling a name as the exercise does."""
+        rules = guard.rules(exercise)
+        message = {
+            "do": "call",
+            "name": name,
+            "drive": f"{exercise.drive.__module__}:{exercise.drive.__name__}",
+            "args": args,
+            "kwargs": kwargs,
+            "rules": {
+                "forbidden": list(rules.forbidden),
+                "autograd": rules.autograd,
+                "means": rules.means,
+                "seconds": rules.seconds,
+            },
+        }
+        wanted = self._policy(exercise)
+        try:
+            process = self.process(wanted, upto)
+            answer = self.ask(wanted, process, message, guard.WAITING * rules.seconds)
+        except Ended as ended:
+            return guard.Outcome(stopped=str(ended))
+        if wanted.kind == "numpy" and process.absent:
+            self.with_torch.add(exercise.name)
+            return self.outcome(name, exercise, args, kwargs, upto)
+        return _outcome(answer)
+
+
+Missing = object()  # what a name stands for that nothing was given
+
+
+class Remote(guard.Elsewhere):
+    """Stands for a learner's function in the instructor's cells."""
+
+    def __init__(self, learner, name, signature, upto, ended=None):
+        self.learner, self.name, self.upto, self.ended = learner, name, upto, ended
+        self.__name__ = self.__qualname__ = name
+        if (signature := _signature(signature)) is not None:
+            self.__signature__ = signature
+
+    def outcome(self, exercise, args, kwargs):
+        if self.ended:
+            return guard.Outcome(stopped=self.ended)
+        return self.learner.outcome(self.name, exercise, args, kwargs, self.upto)
+
+    def __call__(self, *args, **kwargs):
+        raise TypeError("a function of the learner's is checked, not called")
+
+
+class _Default:
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+
+def _signature(parts):
+    if not isinstance(parts, list):
+        return None
+    try:
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    str(name),
+                    inspect._ParameterKind(kind),
+                    default=_Default(str(d)[:80]) if d else inspect.Parameter.empty,
+                )
+                for name, kind, d in parts[:50]
+            ]
+        )
+    except (ValueError, TypeError):
+        return None
+
+
+# ---- cells -----------------------------------------------------------------------------------------------------------
+
+
+def _needed(cells, own, number):
+    """Whether a cell of the learner's may use what this cell of the instructor's defines."""
+    names = names_stored(cells[number])
+    return any(own[i] and any(name in cells[i] for name in names) for i in range(number + 1, len(cells)))
+
+
+def output_of_error(name, text):
+    return {"output_type": "error", "ename": name, "evalue": text, "traceback": [text]}
+
+
+def _outputs(answer):
+    """What a cell put out, as nbformat has it; only what we know."""
+    kept = []
+    outputs = answer.get("outputs")
+    for output in outputs[:50] if isinstance(outputs, list) else []:
+        if not isinstance(output, dict):
+            continue
+        if output.get("output_type") == "stream" and output.get("name") in ("stdout", "stderr"):
+            text = str(output.get("text", ""))[:50_000]
+            kept.append({"output_type": "stream", "name": output["name"], "text": text})
+        elif output.get("output_type") in ("display_data", "execute_result") and isinstance(output.get("data"), dict):
+            data = {}
+            for kind in ("text/plain", "image/png"):
+                if isinstance(output["data"].get(kind), str):
+                    data[kind] = output["data"][kind][:1_500_000]
+            if data:
+                kept.append({"output_type": "display_data", "data": data, "metadata": {}})
+    error = answer.get("error")
+    if isinstance(error, dict):
+        line = f" (line {error['line']})" if isinstance(error.get("line"), int) else ""
+        text = str(error.get("text", ""))[:2000]
+        name = str(error.get("name", "Error"))[:100]
+        kept.append(output_of_error(name, f"{text}{line}") | {"traceback": [f"{name}: {text}{line}"]})
+    return kept
