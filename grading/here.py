@@ -6,6 +6,8 @@ from pathlib import Path
 
 from nbgrader.api import Gradebook
 from nbgrader.apps.baseapp import NbGrader
+from nbgrader.auth import Authenticator
+from nbgrader.exchange import ExchangeFactory
 
 
 class Unready(Exception):
@@ -13,9 +15,10 @@ class Unready(Exception):
 
 
 def course(*arguments):
-    """nbgrader's application for the current folder: `.coursedir`, `.config`; arguments such as --db=... count too."""
+    """nbgrader's application for the current folder, with its coursedir, exchange and config; --db=... is heeded."""
     app = NbGrader(log_level="WARN")
     app.initialize(list(arguments))
+    app.authenticator, app.exchange = Authenticator(parent=app), ExchangeFactory(parent=app)
     return app
 
 

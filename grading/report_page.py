@@ -56,7 +56,7 @@ svg .small { fill: var(--muted); font-size: 12px; }
 .bars { display: grid; gap: .55rem; max-width: 52rem; }
 .bars > div { display: grid; grid-template-columns: 19rem 1fr 2rem; gap: .2rem .9rem; align-items: center; }
 .bars span:first-child { font-size: .95rem; line-height: 1.3; }
-.bars b { font-variant-numeric: tabular-nums; font-weight: 600; }
+.bars strong { font-variant-numeric: tabular-nums; font-weight: 600; }
 .track { display: block; height: .95rem; border-radius: .3rem; background: var(--faint); overflow: hidden; }
 .track .bar { display: block; height: 100%; background: var(--kind); border-radius: .3rem; }
 svg .bar { fill: var(--kind); } svg .base { stroke: var(--line); }
@@ -119,7 +119,8 @@ def bars(found, most=12):
         width = 100 * len(students) / total
         parts.append(
             f'<div class="{entry.kind}"><span>{prose(entry.title)}</span>'
-            f'<span class="track"><i class="bar" style="width:{width:.1f}%"></i></span><b>{len(students)}</b></div>'
+            f'<span class="track"><i class="bar" style="width:{width:.1f}%"></i></span>'
+            f"<strong>{len(students)}</strong></div>"
         )
     return "".join([*parts, "</div>"])
 
