@@ -8,6 +8,8 @@ sandbox. Scores, gradebook, formgrader, feedback and export stay nbgrader's own.
 """
 
 import atexit
+import hashlib
+import json
 import os
 import shutil
 import stat
@@ -21,6 +23,8 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from grading import bridge, judge, rebuild
 
 ASIDE = "aside"  # the folder beside submitted/ where things are put that are not graded
+# What nbgrader submit puts beside the notebook: when it was handed in, and what feedback is given back by.
+KEPT = ("timestamp.txt", "submission_secret.txt")
 
 
 # ---- what is handed in beside the notebooks --------------------------------------------------------------------------
@@ -37,7 +41,7 @@ def intake(assignment, student, notebooks):
         wanted = {path.name for path in Path("exercises", folder.name).glob("*.ipynb")}
         _take_for(folder, wanted)
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.name == "timestamp.txt" and stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+            if entry.name in KEPT and stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
                 continue
             if entry.name not in wanted or entry.is_symlink() or not entry.is_file(follow_symlinks=False):
                 _put_aside(Path(entry.path))
@@ -75,14 +79,18 @@ class Submitted(NotebookExporter):
         path = Path(
             course.format_path(course.release_directory, ".", marks["assignment"]), f"{marks['notebook']}.ipynb"
         )
-        release = nbformat.read(path, 4)
-        submitted, notices = None, []
-        try:
-            within = Path(course.format_path(course.submitted_directory, "", "")).resolve()
-            submitted = rebuild.read(Path(os.path.abspath(filename)), within)
-        except rebuild.Unreadable as why:
-            notices = [f"The file {why}: there is nothing in it to grade, and all answers are as they were released."]
-        return super().from_notebook_node(rebuild.rebuild(release, submitted, notices), resources, **kwargs)
+        within = course.format_path(course.submitted_directory, "", "")
+        return super().from_notebook_node(rebuilt(nbformat.read(path, 4), filename, within), resources, **kwargs)
+
+
+def rebuilt(release, path, within):
+    """The notebook to grade of the file at `path`, below the folder `within`, whatever is in it."""
+    path, within = Path(os.path.abspath(path)), Path(os.path.abspath(within))
+    try:
+        return rebuild.rebuild(release, rebuild.read(path, within))
+    except rebuild.Unreadable as why:
+        sentence = f"The file {why}: there is nothing in it to grade, and all answers are as they were released."
+        return rebuild.rebuild(release, None, [sentence])
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
@@ -101,7 +109,24 @@ def sandboxes():
 
 
 class Judge(NbGraderPreprocessor):
-    """In place of nbgrader's Execute."""
+    """In place of nbgrader's Execute. Graded notebooks that it was told of are not graded again."""
+
+    known = {}  # noqa: RUF012 - of this process
+
+    @classmethod
+    def know(cls, graded):
+        cls.known[key(graded)] = graded
 
     def preprocess(self, nb, resources):
-        return judge.grade(nb, sandboxes()), resources
+        graded = self.known.pop(key(nb), None) or judge.grade(nb, sandboxes())
+        for cell, judged in zip(nb.cells, graded.cells, strict=True):
+            if cell.cell_type == "code":
+                cell.outputs = judged.outputs
+                cell.metadata["normlab"] = judged.metadata.get("normlab", {})
+        return nb, resources
+
+
+def key(notebook):
+    """Tells notebooks apart by what is run in them."""
+    cells = [(cell.get("id"), cell.cell_type, cell.source) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()

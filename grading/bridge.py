@@ -58,6 +58,10 @@ class Sandboxes:
             self.warm[policy] = Sandbox(policy.kind, policy.closed, policy.autograd)
         return self.warm[policy]
 
+    def check(self):
+        """Errors: Unsafe where no sandbox can be made."""
+        self.of(Policy()).start().close()
+
     def close(self):
         for sandbox in self.warm.values():
             sandbox.close()

@@ -31,11 +31,21 @@ class Case:
     far: bool = False
 
 
+_given = []  # the secret that this process was told, if it was
+
+
+def use_secret(content):
+    """Let `secret()` give these bytes from now on: a process that grades for another machine was told them."""
+    _given[:] = [content]
+
+
 def secret():
     """The bytes that seed every case: the course's secret if NORMLAB_SECRET_FILE names one, else the public seed.
 
     Errors: ValueError when the variable names a file that cannot be read or is empty.
     """
+    if _given:
+        return _given[0]
     path = os.environ.get("NORMLAB_SECRET_FILE")
     if not path:
         return b"public"
