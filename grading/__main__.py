@@ -1,7 +1,9 @@
-"""Grade all submissions of an assignment: python -m grading ASSIGNMENT [--workers N] [--dask ADDRESS] [--db URL] [--force]
+"""Grade all submissions of an assignment, in parallel.
 
-Run it in the course's folder, where `nbgrader autograde ASSIGNMENT` would run; the gradebook, autograded/ and scores are
-the same. Workers compute verdicts, in sandboxes, here or on a Dask cluster; this process alone records them, one
+    python -m grading ASSIGNMENT [--workers N] [--dask ADDRESS] [--db URL] [--student ID] [--force]
+
+Run it in the course's folder, where `nbgrader autograde ASSIGNMENT` would run: the gradebook, autograded/ and scores
+are the same. Workers compute verdicts, in sandboxes, here or on a Dask cluster; this process alone records them, one
 submission at a time. Whatever ends it, the next run goes on with what is not finished, and leaves alone what is.
 
 Exit status: 0 all graded, 1 some could not be graded, 2 none.
@@ -31,7 +33,7 @@ class Tally:
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m grading", description=__doc__.splitlines()[0].partition(":")[0] + ".")
+    p = argparse.ArgumentParser(prog="python -m grading", description=__doc__.splitlines()[0])
     p.add_argument("assignment", help="name of the assignment, such as softmax")
     p.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: cores)")
     p.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, as tcp://host:8786, instead of processes here")

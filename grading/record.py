@@ -53,7 +53,7 @@ class Recorder(Autograde):
         self.open()
 
     def open(self):
-        """Open the gradebook, and the release of every notebook, with the instructor's cells as the gradebook has them."""
+        """Open the gradebook, and what was released, with the instructor's cells as the gradebook has them."""
         if self.book is not None:
             self.book.close()
         self.book = Gradebook(self.coursedir.db_url, self.coursedir.course_id)
@@ -68,7 +68,8 @@ class Recorder(Autograde):
                 f"The gradebook knows no {self.assignment}: nbgrader generate_assignment {self.assignment}"
             ) from None
         self.names = [notebook.name for notebook in found]
-        self.cells = {cell.id: cell.name for notebook in found for cell in notebook.base_cells}
+        kinds = ("grade_cells", "solution_cells", "task_cells")
+        self.cells = {cell.id: cell.name for notebook in found for kind in kinds for cell in getattr(notebook, kind)}
         self.releases = {name: self._release(name) for name in self.names}
 
     def _release(self, name):
@@ -136,7 +137,7 @@ class Recorder(Autograde):
     # -- recording -----------------------------------------------------------------------------------------------------
 
     def record(self, student, texts):
-        """Write a submission, whose graded notebooks are the JSON `texts` by name, and its scores; (score, of how many).
+        """Write a submission, whose graded notebooks are the JSON `texts` by name, and its scores; its score, and the most.
 
         Errors: OSError, sqlalchemy's. Then nothing is marked, and all of it is written again the next time.
         """
