@@ -253,44 +253,52 @@ class Sandbox:
             self.process = None
 
     def held(self):
-        """Bytes of memory that the sandbox's processes have to themselves."""
+        """Bytes of memory that the sandbox's processes have to themselves, or share among themselves."""
         total = 0
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             for process in psutil.Process(self.process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    memory = process.memory_info()
-                    total += max(0, memory.rss - memory.shared)
+                with contextlib.suppress(OSError, ValueError):
+                    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                        if line.startswith(("RssAnon:", "RssShmem:")):
+                            total += 1024 * int(line.split()[1])
         return total
 
 
 class Connection(wire.Channel):
-    """A Channel to a notebook's process that notices at once when the process dies or holds too much memory."""
+    """A Channel to a notebook's process that notices at once when the process dies or holds too much memory, whether
+    it is silent, talks without end, or does not listen."""
 
     def __init__(self, sandbox, connection):
         super().__init__(connection)
-        self.sandbox = sandbox
+        self.sandbox, self.looked = sandbox, 0.0
 
-    def _wait(self, deadline):
+    def _wait(self, deadline, to_send=False):
+        """Errors: TimeoutError, OSError, TooMuch."""
+        reading = [self.sandbox.control] if to_send else [self.connection, self.sandbox.control]
+        writing = [self.connection] if to_send else []
         while True:
             now = time.monotonic()
             left = None if deadline is None else deadline - now
             if left is not None and left <= 0:
                 raise TimeoutError
+            if now - self.looked > LOOK_SECONDS:
+                if self.sandbox.held() > HELD:
+                    raise TooMuch
+                self.looked = time.monotonic()
             wait = LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)
-            ready, _, _ = select.select([self.connection, self.sandbox.control], [], [], wait)
-            if self.connection in ready:
+            ready, free, _ = select.select(reading, writing, [], wait)
+            if self.connection in ready or free:
                 break
             if ready:
                 raise OSError
-            if self.sandbox.held() > HELD:
-                raise TooMuch
         self.connection.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
 
     def send(self, value, functions=None, deadline=None):
-        frame = wire.packed(value, functions)
-        self.connection.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
+        frame = memoryview(wire.packed(value, functions))
         try:
-            self.connection.sendall(frame)
+            while frame:
+                self._wait(deadline, to_send=True)
+                frame = frame[self.connection.send(frame) :]
         except TimeoutError:
             raise wire.Late from None
         except OSError:

@@ -99,10 +99,11 @@ class Learner:
 
     def _start_shell(self):
         from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
 
         InteractiveShell.clear_instance()
-        shell = InteractiveShell.instance(colors="NoColor", autoawait=True)
-        shell.history_manager.enabled = False
+        settings = Config({"HistoryManager": {"enabled": False}})  # a file, and a thread, that nobody needs
+        shell = InteractiveShell.instance(config=settings, colors="NoColor", autoawait=True)
         self.shell = shell
         return shell
 

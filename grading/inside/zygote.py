@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -115,20 +114,24 @@ def clean():
 
 
 def _empty(folder):
-    with contextlib.suppress(OSError):
+    """Deletes what is in a folder, whatever its permissions, and however deep: folders in folders are moved up."""
+    with contextlib.suppress(OSError):  # where it is another's, nobody here can have changed it
         os.chmod(folder, 0o700)
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, onerror=_open_and_again)
-        else:
-            os.unlink(entry.path)
-
-
-def _open_and_again(function, path, _):
-    os.chmod(os.path.dirname(path), 0o700)
-    with contextlib.suppress(OSError):
-        os.chmod(path, 0o700)
-    shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+    moved = 0
+    while entries := list(os.scandir(folder)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for child in list(os.scandir(entry.path)):
+                if child.is_dir(follow_symlinks=False):
+                    os.chmod(child.path, 0o700)
+                    moved += 1
+                    os.rename(child.path, f"{folder}/{moved}-{os.urandom(8).hex()}")
+                else:
+                    os.unlink(child.path)
+            os.rmdir(entry.path)
 
 
 def _ipc(kind):
@@ -147,7 +150,7 @@ def limit(memory, files, seconds):
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, files),
         (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_NPROC, 256),
+        (resource.RLIMIT_NPROC, 128),
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
@@ -159,7 +162,7 @@ def limit(memory, files, seconds):
         resource.setrlimit(what, (most, most))
 
 
-def notebook(connection, message, learner):
+def notebook(connection, message, learner, calls):
     """Becomes the process of a notebook; does not return."""
     try:
         libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
@@ -169,7 +172,9 @@ def notebook(connection, message, learner):
             os.dup2(nowhere, descriptor)
         os.close(nowhere)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         limit(message["memory"], message["files"], message["seconds"])
+        calls.refuse()
         os.chdir(WRITABLE[0])
         sys.path.insert(0, WRITABLE[0])
         if message["absent"]:
@@ -181,7 +186,7 @@ def notebook(connection, message, learner):
         os._exit(1)
 
 
-def serve(control, learner):
+def serve(control, learner, calls):
     """Does what it is told, until the socket is closed."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 4)
@@ -200,7 +205,7 @@ def serve(control, learner):
         if child == 0:
             connection = socket.socket(fileno=descriptors[0])
             control.close()
-            notebook(connection, message, learner)
+            notebook(connection, message, learner, calls)
         for descriptor in descriptors:
             os.close(descriptor)
         watched = os.pidfd_open(child)
@@ -219,10 +224,12 @@ def main():
         os.setresgid(*[told["gid"]] * 3)
         os.setresuid(*[told["uid"]] * 3)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the kernel keeps from a first process
     control = socket.socket(fileno=told["socket"])
     sys.path.insert(0, HERE)
     sys.path.insert(0, f"{HERE}/inside")
     sys.dont_write_bytecode = True
+    import calls
     import learner
     import numpy  # noqa: F401 - every notebook has it
     from IPython.core import interactiveshell  # noqa: F401
@@ -235,8 +242,9 @@ def main():
             import closed_torch
 
             closed_torch.close(told["closed"], told["autograd"])
+    calls.program()  # where they are not known, nothing is to run
     control.sendall(b'{"ready": true}\n')
-    serve(control, learner)
+    serve(control, learner, calls)
 
 
 if __name__ == "__main__":
