@@ -7,7 +7,6 @@ is, and builds the one that is graded. `Judge` runs that one: the instructor's c
 sandbox. Scores, gradebook, formgrader, feedback and export stay nbgrader's own.
 """
 
-import atexit
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbgrader.preprocessors import NbGraderPreprocessor
 
-from grading import bridge, judge, rebuild
+from grading import judge, rebuild
 
 ASIDE = "aside"  # the folder beside submitted/ where things are put that are not graded
 # What nbgrader submit puts beside the notebook: when it was handed in, and what feedback is given back by.
@@ -95,18 +94,6 @@ def rebuilt(release, path, within):
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
 
-_sandboxes = None
-
-
-def sandboxes():
-    """This process's warm sandboxes."""
-    global _sandboxes
-    if _sandboxes is None:
-        judge.prepare()
-        _sandboxes = bridge.Sandboxes()
-        atexit.register(_sandboxes.close)
-    return _sandboxes
-
 
 class Judge(NbGraderPreprocessor):
     """In place of nbgrader's Execute. Graded notebooks that it was told of are not graded again."""
@@ -118,7 +105,7 @@ class Judge(NbGraderPreprocessor):
         cls.known[key(graded)] = graded
 
     def preprocess(self, nb, resources):
-        graded = self.known.pop(key(nb), None) or judge.grade(nb, sandboxes())
+        graded = self.known.pop(key(nb), None) or judge.grade(nb, judge.sandboxes())
         for cell, judged in zip(nb.cells, graded.cells, strict=True):
             if cell.cell_type == "code":
                 cell.outputs = judged.outputs

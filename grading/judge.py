@@ -1,7 +1,9 @@
 """Grades one rebuilt notebook: the instructor's cells run here, unchanged; the learner's run in a sandbox."""
 
 import ast
+import atexit
 import contextlib
+import functools
 import io
 import logging
 
@@ -17,10 +19,14 @@ log = logging.getLogger(__name__)
 PRINTED_CHARACTERS = 20_000
 
 
-def prepare():
-    """Imports PyTorch with one thread: a process that forks later must not have used more."""
+@functools.cache
+def sandboxes():
+    """This process's warm sandboxes."""
     if (torch := exercises.torch_or_none()) is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # as many notebooks are graded as there are cores
+    warm = bridge.Sandboxes()
+    atexit.register(warm.close)
+    return warm
 
 
 def grade(notebook, sandboxes):

@@ -137,7 +137,7 @@ class Recorder(Autograde):
     # -- recording -----------------------------------------------------------------------------------------------------
 
     def record(self, student, texts):
-        """Write a submission, whose graded notebooks are the JSON `texts` by name, and its scores; its score, and the most.
+        """Write a submission, whose graded notebooks are the JSON `texts` by name; its score, and the most there is.
 
         Errors: OSError, sqlalchemy's. Then nothing is marked, and all of it is written again the next time.
         """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-from grading import autograde, judge
+from grading import judge
 from normlab import cases
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,12 +36,12 @@ def judged(text, secret, version):
         raise Mismatch("a worker runs another version of normlab or grading than this one: update it")
     with _one_at_a_time:
         cases.use_secret(secret)
-        notebook = judge.grade(nbformat.reads(text, 4), autograde.sandboxes())
+        notebook = judge.grade(nbformat.reads(text, 4), judge.sandboxes())
     return nbformat.writes(notebook, 4)
 
 
 def ready():
     """Whether a sandbox can be made here. Errors: sandbox.Unsafe."""
     with _one_at_a_time:
-        autograde.sandboxes().check()
+        judge.sandboxes().check()
     return fingerprint()
