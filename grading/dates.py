@@ -8,7 +8,6 @@ full name, as in Europe/Berlin, and the answer says what was understood.
 import argparse
 import datetime
 import sys
-import warnings
 import zoneinfo
 
 from nbgrader.api import MissingEntry
@@ -97,9 +96,7 @@ def extend(book, assignment, student, hours):
         raise Unready(
             f"the gradebook has no student {student}; there is one after: nbgrader db student add {student}"
         ) from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SQLAlchemy's, about how nbgrader adds a submission
-        book.update_or_create_submission(assignment, student)
+    book.update_or_create_submission(assignment, student)
     book.grant_extension(assignment, student, hours=hours)
 
 

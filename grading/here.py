@@ -1,6 +1,7 @@
 """The course that nbgrader's settings in the current folder describe: what our commands share with nbgrader's own."""
 
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from nbgrader.api import Gradebook
 from nbgrader.apps.baseapp import NbGrader
 from nbgrader.auth import Authenticator
 from nbgrader.exchange import ExchangeFactory
+from sqlalchemy.exc import SAWarning
 
 
 class Unready(Exception):
@@ -16,6 +18,8 @@ class Unready(Exception):
 
 def course(*arguments):
     """nbgrader's application for the current folder, with its coursedir, exchange and config; --db=... is heeded."""
+    # About the order in which nbgrader adds a submission to its session: nothing that who runs a command could change.
+    warnings.filterwarnings("ignore", category=SAWarning, module=r"nbgrader\.")
     app = NbGrader(log_level="WARN")
     app.initialize(list(arguments))
     app.authenticator, app.exchange = Authenticator(parent=app), ExchangeFactory(parent=app)
