@@ -24,8 +24,9 @@ c.Execute.timeout = 30
 c.Execute.iopub_timeout = 60
 c.Execute.shutdown_kernel = "immediate"
 
-# Feedback is opened in an instructor's browser: HTML that a learner's cell puts out is cleaned.
+# Feedback is opened in an instructor's browser: HTML that a learner's cell puts out is cleaned, and so is Markdown.
 c.HTMLExporter.sanitize_html = True
+c.HTMLExporter.filters = {"markdown2html": "grading.feedback.markdown"}
 
 # `nbgrader zip_collect STEM` takes downloaded/STEM/archive/<student>.zip with the notebook in it.
 c.FileNameCollectorPlugin.named_regexp = r".*/(?P<student_id>[^/]+)/(?P<file_id>[^/]+)\.ipynb$"

@@ -5,6 +5,7 @@ Nothing of this process is at stake: what comes back is plain data, and whatever
 
 import builtins
 import inspect
+import re
 import time
 from dataclasses import dataclass
 
@@ -13,13 +14,14 @@ import numpy as np
 from grading.rebuild import names_stored
 from grading.sandbox import Sandbox, TooMuch
 from normlab import guard
-from normlab.drive import Misfit, wire
+from normlab.drive import Misfit, found, wire
 
 CELL_SECONDS = 30.0
 GRACE_SECONDS = 3.0  # beyond what the guard over there allows a call
 NOTEBOOK_SECONDS = 300.0  # for all that is asked of one notebook's processes
 RESTARTS = 25  # of one notebook's processes
 ASKS = 200_000  # of functions of ours, in one call
+ASKED_BYTES = 4 << 20  # of the arrays that one of them gets
 PRELOADED = ("numba", "triton", "sklearn", "matplotlib")  # what a fork is worth having imported, if a cell names it
 
 DEAD = "ends its own process (exit, a crash, or too much memory)"
@@ -117,7 +119,8 @@ class Process:
 
     def __init__(self, sandbox, policy, preload):
         absent = ("torch", "triton") if policy.kind == "numpy" else ()
-        self.policy, self.ran, self.absent = policy, 0, False
+        self.policy, self.ran = policy, 0
+        self.absent = self.wants_torch = False  # whether the last message, and any cell, used a package that is absent
         self.channel = sandbox.start(preload=preload, absent=absent)
 
     def ask(self, message, seconds):
@@ -159,6 +162,8 @@ def _called(functions, answer):
     if not isinstance(args, tuple) or not isinstance(kwargs, dict) or not all(isinstance(k, str) for k in kwargs):
         return {"reply": None, "error": ["TypeError", "a function is called with positions and names"]}
     given = {**dict(enumerate(args)), **kwargs}
+    if sum(value.nbytes for value in found((args, kwargs), np.ndarray)) > ASKED_BYTES:
+        return {"reply": None, "error": ["ValueError", "that is more than this function is to be asked"]}
     before = {name: value.copy() for name, value in given.items() if isinstance(value, np.ndarray)}
     try:
         with np.errstate(all="ignore"):
@@ -172,7 +177,8 @@ def _called(functions, answer):
 
 
 class Learner:
-    """The cells of one notebook, run as far as they are needed, in as many processes as there are policies.
+    """The cells of one notebook, run in processes of their own: one for what the cells put out, and one for each
+    Policy under which functions are called. So no cell can put out what a function was called with.
 
     `cells`: sources in their order; `own`: which of them the learner wrote. An instructor's cell runs there as well if
     a cell of the learner's uses what it defines.
@@ -180,7 +186,7 @@ class Learner:
 
     def __init__(self, sandboxes, cells, own, main):
         self.sandboxes, self.cells, self.own, self.main = sandboxes, cells, own, main
-        self.processes, self.skipped, self.restarts = {}, {}, 0
+        self.processes, self.skipped, self.restarts = {}, set(), 0
         self.with_torch = set()  # exercises in NumPy whose code asked for PyTorch
         self.used = 0.0
         self.shown = {}  # what the learner's cells put out, by their numbers
@@ -189,7 +195,7 @@ class Learner:
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
-    def process(self, policy, upto):
+    def process(self, policy, upto, shows=False):
         """The process of a policy, with the cells before number `upto` run. Errors: Ended."""
         while True:
             if policy not in self.processes:
@@ -206,18 +212,17 @@ class Learner:
                 number = process.ran
                 process.ran += 1
                 if not self.needed[number] or (policy, number) in self.skipped:
-                    continue
+                    continue  # as before, when it ended the process
                 try:
                     answer = self.ask(policy, process, {"do": "cell", "source": self.cells[number]}, CELL_SECONDS)
                 except Ended as ended:
-                    # It is begun again, without this cell.
-                    self.skipped[policy, number] = str(ended)
-                    if policy == self.main:
+                    self.skipped.add((policy, number))
+                    if shows:
                         self.shown[number] = [output_of_error("Stopped", f"This cell {ended}.")]
                     break
                 if self.own[number]:
-                    process.needs_torch = getattr(process, "needs_torch", False) or process.absent
-                if policy == self.main and number not in self.shown:
+                    process.wants_torch |= process.absent
+                if shows and number not in self.shown:
                     self.shown[number] = _outputs(answer)
             else:
                 return process
@@ -243,14 +248,25 @@ class Learner:
 
     # -- what the grader asks ------------------------------------------------------------------------------------------
 
-    def run(self, upto):
-        """Runs the cells before number `upto` for what they put out."""
+    def show(self, names):
+        """Runs all cells for what they put out; {(number, name): value} of the data that the `names` {number: [name]}
+        stand for before the cell of that number."""
+        found, count = {}, len(self.cells)
         try:
-            self.process(self.main, upto)
+            for number in sorted(names):
+                process = self.process(self.main, number, shows=True)
+                for name in names[number]:
+                    answer = self.ask(self.main, process, {"do": "look", "name": name}, CELL_SECONDS)
+                    if "value" in answer:
+                        found[number, name] = answer["value"]
+            self.process(self.main, count, shows=True)
         except Ended as ended:
-            for number in range(upto):
+            for number in range(count):
                 if self.own[number]:
                     self.shown.setdefault(number, [output_of_error("Stopped", f"This cell {ended}.")])
+        finally:
+            self.end()
+        return found
 
     def look(self, name, upto, exercise=None):
         """What a name stands for after the cells before number `upto`: data, a Remote, or Missing."""
@@ -261,7 +277,7 @@ class Learner:
         except Ended as ended:
             return Remote(self, name, None, upto, str(ended))
         if answer.get("missing"):
-            if exercise and wanted.kind == "numpy" and getattr(process, "needs_torch", False):
+            if exercise and wanted.kind == "numpy" and process.wants_torch:
                 self.with_torch.add(exercise.name)
                 return self.look(name, upto, exercise)
             return Missing
@@ -356,6 +372,9 @@ def _needed(cells, own, number):
     return any(own[i] and any(name in cells[i] for name in names) for i in range(number + 1, len(cells)))
 
 
+_PICTURE = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/\n]*={0,2}")  # a PNG in base64, and nothing that ends an attribute
+
+
 def output_of_error(name, text):
     return {"output_type": "error", "ename": name, "evalue": text, "traceback": [text]}
 
@@ -372,9 +391,10 @@ def _outputs(answer):
             kept.append({"output_type": "stream", "name": output["name"], "text": text})
         elif output.get("output_type") in ("display_data", "execute_result") and isinstance(output.get("data"), dict):
             data = {}
-            for kind in ("text/plain", "image/png"):
-                if isinstance(output["data"].get(kind), str):
-                    data[kind] = output["data"][kind][:1_500_000]
+            if isinstance(output["data"].get("text/plain"), str):
+                data["text/plain"] = output["data"]["text/plain"][:50_000]
+            if isinstance(picture := output["data"].get("image/png"), str) and _PICTURE.fullmatch(picture.strip()):
+                data["image/png"] = picture.strip()
             if data:
                 kept.append({"output_type": "display_data", "data": data, "metadata": {}})
     error = answer.get("error")

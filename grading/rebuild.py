@@ -141,11 +141,6 @@ def is_written(cell):
     return bool(marks.get("solution")) or (cell.cell_type == "code" and not marks)
 
 
-def harmless(text):
-    """Markdown of a learner's, with nothing in it that a browser would take for HTML."""
-    return text.replace("<", "&lt;")
-
-
 def rebuild(release, submitted, notices=()):
     """The notebook to grade. `release`: the released notebook; `submitted`: what read() gives, or None.
 
@@ -172,7 +167,7 @@ def rebuild(release, submitted, notices=()):
         matched.add(name)
         place = name
         if is_written(known[name]):
-            known[name].source = source if kind == "code" else harmless(source)
+            known[name].source = source
     missing = [name for name, cell in known.items() if is_written(cell) and name not in matched]
     if submitted is not None and missing:
         notices.append(f"These cells were not found in it, and are as they were released: {', '.join(missing)}.")
