@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 
+import nbformat
 import numpy as np
 
 from grading import bridge
@@ -38,24 +39,23 @@ def grade(notebook, sandboxes):
     asked = [exercise for tree in trees if tree for exercise in _checks(tree).values()]
     learner = bridge.Learner(sandboxes, [cell.source for cell in code], own, _main(asked))
     names = {"__name__": "__main__", "__builtins__": __builtins__}
+    # For each of the instructor's cells, what it uses of the learner's: {name: the exercise it is checked as, or None}.
+    uses = {n: _uses(tree, written) for n, tree in enumerate(trees) if tree}
     try:
-        for number, cell in enumerate(code):
-            if not own[number]:
-                cell.outputs = _run(cell, trees[number], names, learner, number, written)
-        learner.run(len(code))
+        data = learner.show({n: [name for name, e in used.items() if e is None] for n, used in uses.items() if used})
         for number, cell in enumerate(code):
             if own[number]:
                 cell.outputs = learner.shown.get(number, [])
-            cell.outputs = [_output(o) for o in cell.outputs]
+                continue
+            for name, exercise in uses[number].items():
+                value = learner.look(name, number, exercise) if exercise else data.get((number, name), bridge.Missing)
+                names.pop(name, None) if value is bridge.Missing else names.update({name: value})
+            cell.outputs = _run(cell, trees[number], names)
     finally:
         learner.end()
+    for cell in code:
+        cell.outputs = [nbformat.from_dict(output) for output in cell.outputs]
     return notebook
-
-
-def _output(output):
-    from nbformat import from_dict
-
-    return from_dict(output)
 
 
 def _find(name):
@@ -85,22 +85,18 @@ def _checks(tree):
     return found
 
 
-def _used(tree):
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+def _uses(tree, written):
+    """{name: the exercise as which it is checked, or None} of the learner's names in one of the instructor's cells."""
+    checked = _checks(tree)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return {name: checked.get(name) for name in sorted(used & written)}
 
 
-def _run(cell, tree, names, learner, number, written):
-    """The outputs of one of the instructor's cells. What it takes from the learner's cells is looked up over there."""
+def _run(cell, tree, names):
+    """The outputs of one of the instructor's cells."""
     printed = io.StringIO()
     outputs = []
     try:
-        checked = _checks(tree)
-        for name in sorted(_used(tree) & written):
-            value = learner.look(name, number, checked.get(name))
-            if value is bridge.Missing:
-                names.pop(name, None)
-            else:
-                names[name] = value
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
             with np.errstate(all="warn"):
                 exec(compile(tree, "<instructor>", "exec"), names)
