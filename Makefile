@@ -14,7 +14,7 @@ VENV := .venv/complete
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test prove bench lab notebooks lint grade-demo clean again
+.PHONY: help book test prove bench lab notebooks lint course-secret grade-demo clean again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s%s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ lab: $(VENV) ## copy missing exercise notebooks to work/ and open JupyterLab the
 	@$(BIN)/python tools/lab.py
 
 # -- Grade -----------------------------------------------------------------------------------------------------------
+
+course-secret: $(VENV) ## write the secret that hidden cases are drawn from, to the file that NORMLAB_SECRET_FILE names
+	@$(BIN)/python -m grading.secret
 
 grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to feedback
 	@$(BIN)/python -B -m grading.demo
