@@ -3,7 +3,9 @@
 Nothing of this process is at stake: what comes back is plain data, and whatever goes wrong over there is an answer.
 """
 
+import ast
 import builtins
+import contextlib
 import inspect
 import re
 import time
@@ -86,7 +88,9 @@ def _error(described):
     base = kinds[0] if kinds else Exception
     name = str(described.get("name", "Exception"))[:100]
     if base.__name__ == name:
-        return base(text) if base is not UnicodeDecodeError else Exception(text)
+        with contextlib.suppress(TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
+            # A KeyError's text is what was looked for, as Python writes it.
+            return base(ast.literal_eval(text) if base is KeyError else text)
     return type(name if name.isidentifier() else "Exception", (base,), {"__str__": lambda self: text})()
 
 
@@ -259,6 +263,8 @@ class Learner:
                     answer = self.ask(self.main, process, {"do": "look", "name": name}, CELL_SECONDS)
                     if "value" in answer:
                         found[number, name] = answer["value"]
+                    elif "callable" in answer:
+                        found[number, name] = _named(answer.get("type"))
             self.process(self.main, count, shows=True)
         except Ended as ended:
             for number in range(count):
@@ -314,6 +320,12 @@ class Learner:
             self.with_torch.add(exercise.name)
             return self.outcome(name, exercise, args, kwargs, upto)
         return _outcome(answer)
+
+
+def _named(kind):
+    """Stands for a value of which only the type's module and name are known."""
+    module, name = kind if isinstance(kind, list) and len(kind) == 2 else ("builtins", "object")
+    return type(str(name)[:100].replace("\0", ""), (wire.Other,), {"__module__": str(module)[:100]})()
 
 
 Missing = object()  # what a name stands for that nothing was given

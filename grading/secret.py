@@ -1,6 +1,6 @@
 """Make a course's secret: python -m grading.secret
 
-The hidden cases of every check are drawn from it (normlab/cases.py): who has not the file cannot know them, and the same
+The hidden cases of every check are drawn from it (normlab/cases.py). Who has not the file cannot know them; the same
 file gives the same cases, so regrading gives the same scores. NORMLAB_SECRET_FILE names the file, here and later.
 """
 
