@@ -4,6 +4,7 @@ It holds nothing worth reading: cells, inputs, and how functions are called. Wha
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import inspect
@@ -21,6 +22,7 @@ PRINTED_CHARACTERS = 20_000  # of one cell, kept
 PICTURE_CHARACTERS = 1_000_000  # of one picture, in base64
 OUTPUTS = 20  # of one cell, kept
 TEXT_CHARACTERS = 2_000  # of one error or one value shown
+TEXT_SECONDS = 1.0
 
 # The alarms of the guard must not ring while half a frame has been read.
 _ALARM = {signal.SIGALRM, signal.SIGPROF}
@@ -60,6 +62,18 @@ def _shown(data):
     return kept
 
 
+@functools.cache
+def prepared():
+    """The shell in which cells run. Who forks asks for it before: it takes longer to start than to run most cells."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    settings = Config({"HistoryManager": {"enabled": False}})  # a file, and a thread, that nobody needs
+    shell = InteractiveShell.instance(config=settings, colors="NoColor", autoawait=True)
+    shell.run_cell("pass", store_history=False)
+    return shell
+
+
 class Learner:
     """Answers the messages of one notebook's grading."""
 
@@ -97,19 +111,9 @@ class Learner:
 
     # -- cells ---------------------------------------------------------------------------------------------------------
 
-    def _start_shell(self):
-        from IPython.core.interactiveshell import InteractiveShell
-        from traitlets.config import Config
-
-        InteractiveShell.clear_instance()
-        settings = Config({"HistoryManager": {"enabled": False}})  # a file, and a thread, that nobody needs
-        shell = InteractiveShell.instance(config=settings, colors="NoColor", autoawait=True)
-        self.shell = shell
-        return shell
-
     def cell(self, source):
         """Runs a cell; {"outputs": [...], "error": None or {"ename", "evalue", "line"}}."""
-        shell = self.shell or self._start_shell()
+        shell = self.shell = self.shell or prepared()
         outputs, printed = [], {"stdout": _Printed(), "stderr": _Printed()}
 
         def publish(data, metadata=None, **_):
@@ -154,7 +158,7 @@ class Learner:
         if not callable(value):
             return {"value": value}
         answer = {"callable": True, "type": _type(value), "signature": None}
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, guard.Stop), guard._time_limit(TEXT_SECONDS):
             answer["signature"] = [
                 [p.name, int(p.kind), p.default is not p.empty and short(repr(p.default), 80)]
                 for p in inspect.signature(value).parameters.values()
@@ -223,7 +227,8 @@ def _described(error):
     kind = type(error)
     builtin = [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
     text = ""
-    with contextlib.suppress(Exception):
+    # Its text is made by code of the learner's, which need not come to an end.
+    with contextlib.suppress(Exception, guard.Stop), guard._time_limit(TEXT_SECONDS):
         text = short(str(error).strip().split("\n")[0], TEXT_CHARACTERS)
     line = None
     if isinstance(error, SyntaxError):

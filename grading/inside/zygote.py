@@ -9,6 +9,7 @@ that is done, and says {"died": true} when a notebook's process ends by itself.
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import importlib.abc
 import importlib.util
@@ -232,7 +233,6 @@ def main():
     import calls
     import learner
     import numpy  # noqa: F401 - every notebook has it
-    from IPython.core import interactiveshell  # noqa: F401
 
     if told["kind"] == "torch":
         import torch
@@ -242,6 +242,9 @@ def main():
             import closed_torch
 
             closed_torch.close(told["closed"], told["autograd"])
+    learner.prepared()
+    gc.collect()
+    gc.freeze()  # else each fork would copy, for its garbage collector, what it could share
     calls.program()  # where they are not known, nothing is to run
     control.sendall(b'{"ready": true}\n')
     serve(control, learner, calls)
