@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help book test prove bench lab notebooks lint course-secret grade-demo clean again
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' Makefile
 
 # -- The environment -------------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ lab: $(VENV) ## copy missing exercise notebooks to work/ and open JupyterLab the
 
 # -- Grade -----------------------------------------------------------------------------------------------------------
 
-course-secret: $(VENV) ## write the secret that hidden cases are drawn from, to the file that NORMLAB_SECRET_FILE names
+course-secret: $(VENV) ## write the secret of a class, to the file that NORMLAB_SECRET_FILE names
 	@$(BIN)/python -m grading.secret
 
 grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to feedback
