@@ -369,3 +369,50 @@ def test_the_command_says_what_is_missing(here, capsys, monkeypatch, tmp_path):
     assert report.main([STEM]) == 1
     assert "is this your course folder?" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.db"))
+
+
+# -- The picture of the page that shows how a class is run -----------------------------------------------------------
+
+
+def made_up():
+    """A class of 26 that does not exist."""
+    names = [f"student {number}" for number in range(24)]
+    one = findings.Report(STEM, 86, 26, late=set(names[:3]), waiting=set(names[:5]))
+    one.scores = {name: max(0, 86 - 3 * number + number % 4) for number, name in enumerate(names)}
+    for key, share in {
+        ("softmax", "no-maximum"): names[8:20],
+        ("logsumexp", "no-maximum"): names[12:22],
+        ("bayes_posterior", "no-prior"): names[17:24],
+        ("gumbel_max", "minus-gumbel"): names[3:5],
+        ("logsumexp", "keeps-axis"): names[20:22],
+        ("softmax", "no-exp"): names[23:],
+    }.items():
+        one.mistakes[key] = set(share)
+    for exercise, failed in {"softmax": 12, "logsumexp": 10, "gumbel_max": 2, "bayes_posterior": 7}.items():
+        for part in ("values", "numerics", "edges"):
+            one.parts[exercise, part] = {n: "failed" if k < failed else "passed" for k, n in enumerate(names)}
+    return one
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("width", [1000, 390])
+def test_the_page_fits_its_window(tmp_path, browser, mode, width):
+    """Pictures of it go to NORMLAB_SCREENSHOTS; those that are 1000 wide stand in book/images/."""
+    path = tmp_path / "report.html"
+    path.write_text(report_page.page(made_up(), today=date(2026, 12, 2)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 1400}, color_scheme=mode)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    bars = page.locator(".bars .bar")
+    assert bars.count() == 5
+    widths = [bars.nth(k).bounding_box()["width"] for k in range(5)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] > 0
+    body, text = page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+    assert (sum(map(int, re.findall(r"\d+", body))) > sum(map(int, re.findall(r"\d+", text)))) == (mode == "light")
+    assert said == []
+    if folder := os.environ.get("NORMLAB_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, f"class_report_{mode}{'' if width == 1000 else f'_{width}'}.png"))
+    page.close()

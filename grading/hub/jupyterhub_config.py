@@ -17,8 +17,13 @@ c.JupyterHub.db_url = f"sqlite:///{folder / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(folder / "cookie_secret")
 c.JupyterHub.cleanup_servers = True
 
-# The proxy in Python: no Node.js is needed.
-c.ConfigurableHTTPProxy.command = [str(Path(sys.executable).with_name("configurable-http-proxy"))]
+# The proxy in Python: no Node.js is needed. Formgrader answers when a notebook is graded, and by itself the proxy would
+# give up after 20 seconds; milliseconds.
+c.ConfigurableHTTPProxy.command = [
+    str(Path(sys.executable).with_name("configurable-http-proxy")),
+    "--timeout=600000",
+    "--proxy-timeout=600000",
+]
 c.ConfigurableHTTPProxy.api_url = address.format(told["ports"][2])
 c.ConfigurableHTTPProxy.pid_file = str(folder / "proxy.pid")
 
