@@ -1,5 +1,10 @@
 """nbgrader's settings for this course: `nbgrader COMMAND` in this folder reads them."""
 
+import os
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
 c = get_config()  # noqa: F821 - nbgrader puts the name here
 
 c.CourseDirectory.course_id = "normlab"
@@ -41,3 +46,11 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
+
+
+# Many may write one gradebook. SQLite alone would give up after five seconds, with "database is locked".
+@event.listens_for(Engine, "connect")
+def _wait_for_others(connection, _):
+    if type(connection).__module__ == "sqlite3":
+        seconds = float(os.environ.get("NORMLAB_GRADEBOOK_SECONDS", "300"))
+        connection.execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}")

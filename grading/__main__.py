@@ -6,20 +6,33 @@ Run it in the course's folder, where `nbgrader autograde ASSIGNMENT` would run: 
 are the same. Workers compute verdicts, in sandboxes, here or on a Dask cluster; this process alone records them, one
 submission at a time. Whatever ends it, the next run goes on with what is not finished, and leaves alone what is.
 
-Exit status: 0 all graded, 1 some could not be graded, 2 none.
+Workers of a cluster need this checkout and its environment, in any folder, and the scheduler's address; they see
+neither the gradebook nor the submissions' folder. What is sent to them has the course's secret in it: use tls:// where
+others listen. A gradebook of --db gets its tables and the assignment from
+`nbgrader generate_assignment ASSIGNMENT --db URL`.
+
+Exit status: 0 all graded, 1 some could not be graded, 2 nothing could be, or the rest could not be: then one sentence
+says why. 130 after Ctrl-C.
 """
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
+import threading
 import time
 import warnings
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PATIENCE = 600.0  # seconds to wait for a cluster or a database that went away
-AHEAD = 3  # notebooks in a worker's queue, for each worker
+AHEAD = 3  # submissions in the workers' queues, for each worker
+GO_ON = "What is graded is recorded; run this again to go on."
+
+# What says that nobody's submission can be written, not that something is wrong with this one.
+NOWHERE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "EMFILE", "ENFILE", "ENOMEM")}
 
 
 @dataclass
@@ -40,24 +53,49 @@ def parser():
     p.add_argument("--db", metavar="URL", help="the gradebook, as postgresql+psycopg://user@host/name")
     p.add_argument("--student", action="append", metavar="ID", help="this student alone (may be repeated)")
     p.add_argument("--force", action="store_true", help="grade again what is graded")
+    p.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help=f"how long to wait for a cluster or a gradebook that is away (default: {PATIENCE:.0f})",
+    )
     return p
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------
 
 
+class Lost(Exception):
+    """The workers are gone, and do not come back."""
+
+
 class Cluster:
-    """Dask workers, here or elsewhere. It survives the loss of workers, and of the scheduler if that comes back."""
+    """Dask workers, here or elsewhere. It survives the loss of workers, and of the scheduler if that comes back.
 
-    def __init__(self, workers, address=None):
-        self.workers, self.address, self.local, self.client = workers, address, None, None
-        self.connect()
+    They start in the background; `check` waits for them.
+    """
 
-    def connect(self):
+    def __init__(self, workers, address=None, patience=PATIENCE):
+        self.workers, self.address, self.patience = workers, address, patience
+        self.local = self.client = self.error = None
+        self.counted, self.count = 0.0, workers
+        self.starting = threading.Thread(target=self._start, daemon=True)
+        self.starting.start()
+
+    def _start(self):
+        try:
+            self.connect(print)
+            self.client.run(_warm)
+        except BaseException as error:
+            self.error = error
+
+    def connect(self, tell):
+        """Errors: Lost."""
         import distributed
 
-        deadline, address = time.monotonic() + PATIENCE, self.address
-        if address is None and self.local is None:
+        deadline, said = time.monotonic() + self.patience, False
+        if self.address is None and self.local is None:
             # Started afresh, not forked: a fork would inherit locks and threads.
             self.local = distributed.LocalCluster(
                 n_workers=self.workers,
@@ -68,66 +106,85 @@ class Cluster:
                 silence_logs=50,
             )
         while True:
+            self._let_go()
             try:
-                self.client = distributed.Client(address or self.local, timeout=10, set_as_default=False)
-                self.client.wait_for_workers(1, timeout=60)
+                self.client = distributed.Client(self.address or self.local, timeout=10, set_as_default=False)
+                self.client.wait_for_workers(1, timeout=20)
+                self.count = self.counted = 0
                 return
             except (OSError, TimeoutError) as error:
-                with contextlib.suppress(Exception):
-                    self.client.close(timeout=2)
-                if time.monotonic() > deadline or not address:
-                    raise Lost(f"No Dask cluster answers at {address}: {error}") from None
+                if time.monotonic() > deadline or not self.address:
+                    where = f" at {self.address}" if self.address else ""
+                    raise Lost(f"No Dask workers answer{where}: {_first(error)}. {GO_ON}") from None
+                if not said:
+                    tell(f"No Dask workers answer at {self.address}: waiting, up to {self.patience:.0f} s")
+                said = True
                 time.sleep(1)
 
+    def _let_go(self):
+        if self.client is not None:
+            with contextlib.suppress(Exception):
+                self.client.close(timeout=2)
+            self.client = None
+
     def check(self):
-        """Errors: sandbox.Unsafe, if a worker cannot make a sandbox; work.Mismatch, if one has other code."""
+        """Errors: Lost; sandbox.Unsafe, if a worker cannot make a sandbox; work.Mismatch, if one has other code."""
         from grading import work
 
+        self.starting.join()
+        if self.error is not None:
+            raise self.error
         for worker, version in self.client.run(work.ready).items():
             if version != work.fingerprint():
                 raise work.Mismatch(f"The worker {worker} runs another version of normlab or grading: update it.")
 
     def size(self):
-        return max(1, len(self.client.scheduler_info()["workers"]))
+        """How many workers there are; looked up now and then."""
+        if time.monotonic() - self.counted > 2:
+            self.count = len(self.client.scheduler_info(n_workers=-1)["workers"])
+            self.counted = time.monotonic()
+        return self.count
 
     def close(self):
-        with contextlib.suppress(Exception):
-            self.client.close(timeout=5)
+        self.starting.join(timeout=30)
+        self._let_go()
         if self.local is not None:
             with contextlib.suppress(Exception):
                 self.local.close(timeout=10)
 
 
-class Lost(Exception):
-    """The workers are gone, and do not come back."""
+def _warm():
+    """In a worker: import what grading takes, while whoever asks for it is still reading the gradebook."""
+    from grading import judge
+
+    judge.sandboxes()
 
 
 # ---- grading ---------------------------------------------------------------------------------------------------------
 
 
-def grade(recorder, cluster, students, show, secret):
+def grade(recorder, cluster, students, show, secret, patience=PATIENCE):
     """Grade and record these students' submissions; a Tally."""
-    import distributed
-    from distributed.comm import CommClosedError
-
     from grading import work
 
     tally, waiting, running = Tally(), deque(students), {}
-    gone = (CommClosedError, distributed.client.FuturesCancelledError, OSError, TimeoutError)
+    alone = deque()  # those during which workers died, again and again: one at a time, to see whose fault it is
+    last = time.monotonic()
 
     def begin(student):
         try:
             taken = recorder.taken_in(student)
         except Exception as error:
+            if is_nowhere(error):
+                raise
             fail(student, error)
             return
         if notices := [notice for _, _, found in taken for notice in found]:
             tally.told[student] = " ".join(notices)
-        futures = [
-            cluster.client.submit(work.judged, text, secret, work.fingerprint(), pure=False, retries=2)
-            for _, text, _ in taken
-        ]
-        running[student] = dict(zip((name for name, _, _ in taken), futures, strict=True))
+        running[student] = {
+            name: cluster.client.submit(work.judged, text, secret, work.fingerprint(), pure=False, retries=2)
+            for name, text, _ in taken
+        }
 
     def fail(student, error):
         tally.failed[student] = sentence(error)
@@ -138,74 +195,109 @@ def grade(recorder, cluster, students, show, secret):
         """The scheduler is gone: what was running there is begun anew."""
         waiting.extendleft(reversed(list(running)))
         running.clear()
-        cluster.connect()
+        show.line("The Dask scheduler went away: what it was busy with is begun anew when it is back.")
+        cluster.connect(show.line)
 
-    while waiting or running:
+    while waiting or running or alone:
         try:
-            while waiting and len(running) < AHEAD * cluster.size():
-                begin(waiting.popleft())
-            if not running:
-                continue
+            if not waiting and not running:
+                begin(alone[0])
+            while waiting and len(running) < AHEAD * max(1, cluster.size()):
+                begin(waiting[0])
+                waiting.popleft()
             student = next_done(running)
-            futures = running.pop(student)
-            statuses = {future.status for future in futures.values()}
-            if statuses & {"cancelled", "lost"}:
-                running[student] = futures
+            if student is None:
+                if running and cluster.size():
+                    last = time.monotonic()
+                elif running and time.monotonic() - last > patience:
+                    raise Lost(f"No Dask worker is left. {GO_ON}")
+                if alone and not running:  # it could not be begun
+                    alone.popleft()
+                continue
+            if any(future.status in ("cancelled", "lost") for future in running[student].values()):
                 again()
                 continue
-            try:
-                texts = {name: future.result(timeout=60) for name, future in futures.items()}
-            except gone:
-                running[student] = futures
-                again()
-                continue
-        except gone:
+            texts = {name: future.result(timeout=60) for name, future in running[student].items()}
+        except gone():
             again()
             continue
         except Exception as error:
-            fail(student, error)
-            if type(error).__name__ in ("Unsafe", "Mismatch"):
+            if type(error).__name__ in ("Unsafe", "Mismatch", "Lost") or not running or is_nowhere(error):
                 raise
+            del running[student]
+            if type(error).__name__ != "KilledWorker":
+                fail(student, error)
+            elif alone and student == alone[0]:
+                alone.popleft()
+                fail(student, Lost("each worker that grades it ends: it is left for the next run"))
+            else:
+                alone.append(student)
             continue
+        last = time.monotonic()
+        del running[student]
+        if alone and student == alone[0]:
+            alone.popleft()
         try:
-            tally.graded[student] = patiently(recorder.record, student, texts)
-        except OSError:
-            raise
+            tally.graded[student] = patiently(patience, show.line, recorder.record, student, texts)
         except Exception as error:
-            if is_database(error):
+            if is_nowhere(error):
                 raise
             fail(student, error)
             continue
         if student in tally.told:
-            show.line(f"{student}: {plain(tally.told[student])}")
+            show.line(f"{student}: {tally.told[student].replace('**', '')}")
         show.step(tally)
     return tally
 
 
+def gone():
+    """Exceptions that say that the scheduler went away."""
+    from distributed.client import FuturesCancelledError
+    from distributed.comm import CommClosedError
+
+    return CommClosedError, FuturesCancelledError, ConnectionError, TimeoutError
+
+
 def next_done(running):
-    """A student all of whose notebooks are done; waits for one."""
-    while True:
+    """A student all of whose notebooks are done; waits for one, a second at most, then None."""
+    deadline = time.monotonic() + 1
+    while running and time.monotonic() < deadline:
         for student, futures in running.items():
             if all(future.status != "pending" for future in futures.values()):
                 return student
         time.sleep(0.005)
+    return None
+
+
+# ---- what may go wrong with the gradebook and the disk ---------------------------------------------------------------
 
 
 def is_database(error):
     return type(error).__module__.startswith(("sqlalchemy", "psycopg", "sqlite3"))
 
 
-def patiently(function, *args):
-    """The function's answer. A database that is locked or away is asked again, up to PATIENCE."""
+def is_nowhere(error):
+    """Whether nobody's score could be recorded, so that there is no use in going on."""
+    if isinstance(error, OSError):
+        return error.errno in NOWHERE
+    # Data that the gradebook does not take are one submission's; anything else is the gradebook's.
+    return is_database(error) and type(error).__name__ not in ("DataError", "IntegrityError", "StatementError")
+
+
+def patiently(patience, tell, function, *args):
+    """The function's answer. A database that is locked or away is asked again, up to `patience` seconds."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    deadline, pause = time.monotonic() + PATIENCE, 0.2
+    deadline, pause, said = time.monotonic() + patience, 0.2, False
     while True:
         try:
             return function(*args)
         except (OperationalError, InterfaceError) as error:
             if time.monotonic() > deadline or not passes(error):
                 raise
+            if not said and pause > 1:
+                said = True
+                tell(f"The gradebook does not answer ({_first(error.orig)}): waiting, up to {patience:.0f} s")
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -219,21 +311,36 @@ def passes(error):
         "readonly",
         "read-only",
         "no such table",
-        "disk is full",
+        "is full",
+        "no space",
+        "disk i/o",
         "unable to open",
+        "does not exist",
+        "authentication failed",
+        "no password",
     )
     return not any(word in text for word in lasting)
 
 
-def plain(text):
-    return text.replace("**", "")
+def _first(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
 
 
 def sentence(error):
-    text = (str(error).strip().splitlines() or [""])[0][:300]
-    return (
-        text if type(error).__name__ in ("Unready", "Unsafe", "Mismatch", "Lost") else f"{type(error).__name__}: {text}"
-    )
+    known = ("Unready", "Unsafe", "Mismatch", "Lost", "Ended")
+    return _first(error) if type(error).__name__ in known else f"{type(error).__name__}: {_first(error)}"
+
+
+def why(error):
+    """The sentence about what ended the run; None for what nobody expects."""
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}. {GO_ON}"
+    if is_database(error):
+        return f"The gradebook cannot be used: {_first(getattr(error, 'orig', None) or error)}. {GO_ON}"
+    if type(error).__name__ in ("Unready", "Unsafe", "Mismatch", "Lost", "ValueError"):
+        return str(error)
+    return None
 
 
 # ---- what is shown ---------------------------------------------------------------------------------------------------
@@ -242,7 +349,7 @@ def sentence(error):
 class Show:
     """A progress bar with the time left, on a terminal; elsewhere a line now and then."""
 
-    def __init__(self, total, before):
+    def __init__(self, total):
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -272,6 +379,8 @@ class Show:
         self.bar.stop()
 
     def line(self, text):
+        """A line of its own. It may quote what somebody handed in: nothing in it commands a terminal."""
+        text = "".join(c if c.isprintable() else "?" for c in text)
         self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, tally):
@@ -301,56 +410,58 @@ def summary(tally, seconds):
         yield f"Not graded: {len(tally.failed)} ({', '.join(list(tally.failed)[:10])})"
 
 
+def todo_at_first(options):
+    """A first look, which takes no gradebook: how many submissions may be waiting."""
+    from grading.marks import mark
+
+    found = list(Path("submitted").glob(f"*/{options.assignment}"))
+    students = options.student or [path.parent.name for path in found]
+    return sum(1 for student in students if options.force or not mark(options.assignment, student).exists())
+
+
 def main(arguments=None):
     options = parser().parse_args(arguments)
     if options.workers < 1:
         parser().error("--workers takes a number from 1 on")
     warnings.filterwarnings("ignore", module="nbgrader")
-    from grading.record import Recorder, Unready
-    from grading.sandbox import Unsafe
-    from grading.work import Mismatch
-    from normlab import cases
-
-    cluster = None
+    cluster, tally = None, Tally()
     try:
+        from normlab import cases
+
         secret = cases.secret()
-        recorder = patiently(Recorder, options.assignment, options.db)
-        students = options.student or recorder.students()
-        if not students:
-            raise Unready(f"Nobody has handed in {options.assignment}: there is no submitted/*/{options.assignment}.")
-        todo = [student for student in students if options.force or not recorder.finished(student)]
-        tally, began = Tally(), time.monotonic()
-        if todo:
-            cluster = Cluster(min(options.workers, len(todo)), options.dask)
-            cluster.check()
-            with Show(len(todo), len(students) - len(todo)) as show:
-                tally = grade(recorder, cluster, todo, show, secret)
-        tally.before = len(students) - len(todo)
+        if expected := todo_at_first(options):
+            cluster = Cluster(min(options.workers, expected), options.dask, options.patience)
+        from grading.record import Recorder, Unready
+
+        recorder = patiently(options.patience, print, Recorder, options.assignment, options.db)
+        with recorder:
+            students = options.student or recorder.students()
+            if not students:
+                raise Unready(
+                    f"Nobody has handed in {options.assignment}: there is no submitted/*/{options.assignment}."
+                )
+            todo = [student for student in students if options.force or not recorder.finished(student)]
+            began = time.monotonic()
+            if todo:
+                cluster = cluster or Cluster(min(options.workers, len(todo)), options.dask, options.patience)
+                cluster.check()
+                with Show(len(todo)) as show:
+                    tally = grade(recorder, cluster, todo, show, secret, options.patience)
+            tally.before = len(students) - len(todo)
         print("\n".join(summary(tally, time.monotonic() - began)))
         return 1 if tally.failed else 0
-    except (Unready, Unsafe, Mismatch, Lost, ValueError) as error:
-        print(error, file=sys.stderr)
-    except OSError as error:
-        print(
-            f"{error.strerror or error}: {error.filename or ''} What is graded is recorded; run this again to go on.",
-            file=sys.stderr,
-        )
     except Exception as error:
-        if not is_database(error):
+        if (told := why(error)) is None:
             raise
-        text = str(getattr(error, "orig", error)).splitlines()[0]
-        print(
-            f"The gradebook cannot be used: {text}. What is graded is recorded; run this again to go on.",
-            file=sys.stderr,
-        )
+        print(told, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nStopped. {GO_ON}", file=sys.stderr)
+        return 130
     finally:
         if cluster is not None:
             cluster.close()
-    return 2
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -20,9 +21,8 @@ from nbgrader.converters import Autograde
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, OverwriteCells
 from sqlalchemy import Index
 
-from grading import autograde, rebuild
+from grading import autograde, marks, rebuild
 
-MARKS = ".graded"  # folder of the marks, in the course's folder
 INDEXES = (
     (api.SubmittedAssignment, api.SubmittedAssignment.student_id),
     (api.SubmittedNotebook, api.SubmittedNotebook.assignment_id),
@@ -35,22 +35,46 @@ class Unready(Exception):
     """Why nothing can be graded here, in plain words."""
 
 
-class Recorder(Autograde):
-    """nbgrader's autograde for one assignment of the course in the present folder."""
+def _is_there(folder, name):
+    try:
+        return (folder / name).is_dir()
+    except PermissionError:
+        return True
 
-    def __init__(self, assignment, db=None, force=False):
+
+class Recorder(Autograde):
+    """nbgrader's autograde for one assignment of the course in the present folder. As a context, it is the only one."""
+
+    def __init__(self, assignment, db=None):
+        # nbgrader_config.py lets others wait for minutes; who waits here is told so meanwhile.
+        os.environ["NORMLAB_GRADEBOOK_SECONDS"] = "5"
         AutogradeApp.clear_instance()
         app = AutogradeApp.instance()
         app.initialize([f"--assignment={assignment}", *([f"--db={db}"] if db else [])])
         super().__init__(coursedir=app.coursedir, parent=app)
-        self.again, self.assignment = force, assignment
+        self.assignment = assignment
         for logger in (app.log, self.log):
             logger.setLevel(logging.ERROR)
         self.penalties = AssignLatePenalties(parent=self)
         self.penalties.init_plugin()
         os.chdir(self.coursedir.root)
-        self.book = None
+        self.book = self.lock = None
         self.open()
+
+    def __enter__(self):
+        """Errors: Unready, where another process grades this assignment; OSError, where nothing can be written."""
+        self.lock = marks.lock(self.assignment)
+        if self.lock is None:
+            raise Unready(f"Another python -m grading is at work on {self.assignment} in this folder.")
+        graded = Path(self.coursedir.format_path(self.coursedir.autograded_directory, "", ""))
+        graded.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=graded) as file:
+            file.write(b"There is room.")
+        return self
+
+    def __exit__(self, *_):
+        self.book.close()
+        self.lock.close()
 
     def open(self):
         """Open the gradebook, and what was released, with the instructor's cells as the gradebook has them."""
@@ -71,6 +95,9 @@ class Recorder(Autograde):
         kinds = ("grade_cells", "solution_cells", "task_cells")
         self.cells = {cell.id: cell.name for notebook in found for kind in kinds for cell in getattr(notebook, kind)}
         self.releases = {name: self._release(name) for name in self.names}
+        submitted, students = api.SubmittedAssignment, self.book.db.query(api.SubmittedAssignment.student_id)
+        known = students.join(api.Assignment, api.Assignment.id == submitted.assignment_id)
+        self.recorded = {student for (student,) in known.filter(api.Assignment.name == self.assignment)}
 
     def _release(self, name):
         folder = self.coursedir.format_path(self.coursedir.release_directory, ".", self.assignment)
@@ -91,26 +118,29 @@ class Recorder(Autograde):
     def students(self):
         """All who handed in, in order."""
         within = Path(self.coursedir.format_path(self.coursedir.submitted_directory, "", ""))
-        if not within.is_dir():
-            return []
-        return sorted(path.name for path in within.iterdir() if (path / self.assignment).is_dir())
+        names = os.listdir(within) if within.is_dir() else []
+        # A folder that may not be looked into counts, so that it is heard of; a file beside the folders does not.
+        return sorted(name for name in names if not name.startswith(".") and _is_there(within / name, self.assignment))
 
     def digest(self, student):
-        """Tells what a student handed in from what they hand in later."""
+        """Tells what a student handed in from what they hand in later. What cannot be read has no bytes."""
         digest, folder = hashlib.sha256(), self.folder(student)
         for path in sorted(folder.iterdir()):
             digest.update(path.name.encode("utf-8", "surrogateescape") + b"\0")
-            if path.is_file() and not path.is_symlink():
-                with open(path, "rb") as file:
-                    while piece := file.read(1 << 20):
-                        digest.update(piece)
+            with contextlib.suppress(PermissionError):
+                if path.is_file() and not path.is_symlink():
+                    with open(path, "rb") as file:
+                        while piece := file.read(1 << 20):
+                            digest.update(piece)
         return digest.hexdigest()
 
     def mark(self, student):
-        return Path(MARKS, self.assignment, f"{student}.json")
+        return marks.mark(self.assignment, student)
 
     def finished(self, student):
-        """Whether this very submission has been graded and recorded."""
+        """Whether this very submission has been graded and recorded, in this gradebook."""
+        if student not in self.recorded:
+            return False
         try:
             mark = json.loads(self.mark(student).read_text(encoding="utf-8"))
             done = all((self.graded_folder(student) / f"{name}.ipynb").is_file() for name in self.names)
@@ -124,6 +154,12 @@ class Recorder(Autograde):
     def taken_in(self, student):
         """[(notebook's name, its rebuilt text, sentences about the file)] of a submission."""
         folder = self.folder(student)
+        try:
+            student.encode()
+        except UnicodeEncodeError:
+            raise Unready("the folder's name is no text") from None
+        if not folder.exists() and not folder.is_symlink():
+            raise Unready(f"has handed in no {self.assignment}")
         if folder.is_symlink() or folder.parent.is_symlink():
             raise Unready("the folder is a link, and links are not followed")
         autograde.intake(self.assignment, student, [str(folder / f"{name}.ipynb") for name in self.names])
@@ -157,7 +193,7 @@ class Recorder(Autograde):
             [str(self.graded_folder(student) / f"{n}.ipynb") for n in texts],
         )
         self.run_post_convert_hook()
-        self._write_mark(student, {"submission": submission, "score": score[0], "max_score": score[1]})
+        marks.write(self.mark(student), {"submission": submission, "score": score[0], "max_score": score[1]})
         return score
 
     def _write(self, student, texts):
@@ -209,13 +245,3 @@ class Recorder(Autograde):
             recorded.late_submission_penalty = penalty and self.penalties._check_late_penalty(recorded, penalty)
         book.db.commit()
         return submission.score, submission.max_score
-
-    def _write_mark(self, student, content):
-        path = self.mark(student)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)

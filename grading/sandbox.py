@@ -187,7 +187,14 @@ class Sandbox:
             who = {} if drop_inside or os.getuid() else {"user": uid, "group": gid, "extra_groups": []}
             log = tempfile.TemporaryFile()
             process = subprocess.Popen(
-                line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()], cwd="/", **who
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                start_new_session=True,  # Ctrl-C in a grader's terminal is not to count as a learner's exit
+                **who,
             )
             theirs.close()
             self.process, self.control, self.inbox = process, ours, b""
