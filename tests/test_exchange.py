@@ -25,6 +25,7 @@ import pytest
 from grading import best, course, dates, demo, export
 from grading.here import Unready
 from grading.late import DAY, percent
+from normlab.misconceptions import of
 
 pytest.importorskip("nbgrader")
 from nbgrader.api import Gradebook, MissingEntry
@@ -143,7 +144,10 @@ def day(tmp_path_factory):
             day.write(student, code)
             day.learn(student, "submit", zone="Asia/Tokyo")
         day.learn("eve", "fetch_assignment")
-        day.teach("db", "student", "add", "eve", "--first-name=Eve")
+        (day.course / "students.csv").write_text(
+            "id,first_name,last_name,email,lms_user_id\neve,Eve,Ó Briain,eve@example.org,505\n", encoding="utf-8"
+        )
+        day.teach("db", "student", "import", "students.csv")
         day.due = datetime.now(UTC).replace(tzinfo=None)
         local = day.due + timedelta(hours=9)
         said["due"] = day.run("dates", "due", STEM, local.isoformat(), "--zone", "Asia/Tokyo")
@@ -176,6 +180,7 @@ def day(tmp_path_factory):
         day.teach("release_feedback", STEM)
         for student in ("ada", "dot"):
             day.learn(student, "fetch_feedback")
+        said["report"] = day.run("report", STEM)
         day.teach("export", "--exporter", "grading.export.CanvasExporter")
         yield day
 
@@ -250,11 +255,23 @@ def test_feedback_comes_back_to_its_student(day):
 @pytest.mark.slow
 def test_export_at_the_end(day):
     with open(day.course / "canvas.csv", encoding="utf-8", newline="") as file:
-        table = {row["SIS Login ID"]: row[STEM] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    table = {row["SIS Login ID"]: row[STEM] for row in rows}
     with day.book() as book:
         worth = book.find_assignment(STEM).max_score
     # chi has three points of extra credit; eve fetched, and handed nothing in.
     assert table == {"": export.number(worth), "ada": "18", "ben": "20", "chi": "23", "dot": "3.6", "eve": ""}
+    assert [(row["Student"], row["ID"]) for row in rows if row["SIS Login ID"] == "eve"] == [("Ó Briain, Eve", "505")]
+
+
+@pytest.mark.slow
+def test_the_report_names_what_the_check_named(day):
+    """The mistake that autograding wrote beside the verdict."""
+    entry = of("standardize", "divides-by-n-1")
+    assert f"     1  {entry.title} ({entry.kind}; {entry.chapter}, {entry.heading})" in day.said["report"]
+    assert f"{STEM}: handed in 4 of 5" in day.said["report"]
+    assert "1    0    3  standardize, values" in day.said["report"]
+    assert not re.search(r"\b(ada|ben|chi|dot|eve)\b", day.said["report"])
 
 
 @pytest.mark.slow

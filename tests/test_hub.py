@@ -59,7 +59,7 @@ class Person:
     def picture(self, what):
         self.steps += 1
         if folder := os.environ.get("NORMLAB_SCREENSHOTS"):
-            self.page.screenshot(path=Path(folder, f"{self.name}-{self.steps:02}-{what}.png"))
+            self.page.screenshot(animations="disabled", path=Path(folder, f"{self.name}-{self.steps:02}-{what}.png"))
 
 
 class Learner(Person):
@@ -145,7 +145,8 @@ class Learner(Person):
         found = list((self.home / STEM / "feedback").glob(f"*/{STEM}.html"))
         assert len(found) == 1
         self.page.goto(f"{self.address}/files/{found[0].relative_to(self.home)}")
-        self.page.locator("#toc, body").first.wait_for()
+        if (sentence := self.page.get_by_text(SENTENCE).first).count():
+            sentence.scroll_into_view_if_needed()
         self.picture("feedback")
         return " ".join(self.page.inner_text("body").split())
 
