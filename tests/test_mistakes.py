@@ -25,7 +25,7 @@ def _unwatched_once_refused(monkeypatch):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_mistake_is_refused_for_its_own_reason(name):
     """And each of its variants. Under a course's secret, and watched to the end, the tests of the command line say the
-    same of a sixth."""
+    same of two for each exercise, `make prove` of all."""
     bench = verdict.Bench(EXERCISES[name], b"public")
     for mistake in MISTAKES[name]:
         for wrong in (mistake.wrong, *mistake.variants):
