@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -84,6 +85,8 @@ class Cluster:
         self.starting.start()
 
     def _start(self):
+        # Ctrl-C in a terminal goes to all processes there: those that this thread starts leave it to this one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.connect(print)
             self.client.run(_warm)
@@ -149,6 +152,11 @@ class Cluster:
         self.starting.join(timeout=30)
         self._let_go()
         if self.local is not None:
+            # Workers hold nothing that is still wanted. Their sandboxes end with them.
+            for nanny in self.local.workers.values():
+                nanny.auto_restart = False
+                with contextlib.suppress(ProcessLookupError, TypeError):
+                    os.kill(nanny.pid, signal.SIGKILL)
             with contextlib.suppress(Exception):
                 self.local.close(timeout=10)
 
@@ -157,6 +165,9 @@ def _warm():
     """In a worker: import what grading takes, while whoever asks for it is still reading the gradebook."""
     from grading import judge
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     judge.sandboxes()
 
 
@@ -424,7 +435,7 @@ def main(arguments=None):
     if options.workers < 1:
         parser().error("--workers takes a number from 1 on")
     warnings.filterwarnings("ignore", module="nbgrader")
-    cluster, tally = None, Tally()
+    cluster, tally, began = None, Tally(), time.monotonic()
     try:
         from normlab import cases
 
@@ -441,9 +452,9 @@ def main(arguments=None):
                     f"Nobody has handed in {options.assignment}: there is no submitted/*/{options.assignment}."
                 )
             todo = [student for student in students if options.force or not recorder.finished(student)]
-            began = time.monotonic()
             if todo:
                 cluster = cluster or Cluster(min(options.workers, len(todo)), options.dask, options.patience)
+                print(f"{len(todo)} to grade", flush=True)
                 cluster.check()
                 with Show(len(todo)) as show:
                     tally = grade(recorder, cluster, todo, show, secret, options.patience)
