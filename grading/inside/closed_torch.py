@@ -24,6 +24,14 @@ _KEYS = (
 _SPACES = ("aten", "quantized", "onednn", "static_runtime")
 
 
+# What makes TorchScript of a text, a graph or a file, and what finds its operators by name.
+_SCRIPTS = re.compile(
+    r"_jit_script_\w*compile\w*|_create_function_from_\w+|parse_ir|_?import_ir_module\w*|_load_(jit|mobile|for_lite)\w*"
+    r"|_jit_get_(operation|schemas_for_operator)|_get_operation_overload|_jit_differentiate|_jit_resolve_packet"
+)
+_DEFINES = ("_define", "_create_method", "_create_method_from_graph", "_create_method_from_trace")
+
+
 def _pattern(names):
     return re.compile(rf"(^|_)({'|'.join(map(re.escape, names))})(_|\d|\.|$)")
 
@@ -48,7 +56,7 @@ def close(names, autograd):
     import torch
 
     torch.set_num_threads(1)
-    closed = [*names, *([] if autograd else ["make_dual"])]
+    closed = [*names, *([] if autograd else ["make_dual", "_backward"])]
     pattern = _pattern(closed)
     body = _refuse.__code__
     for function in list(functions(pattern)):
@@ -89,6 +97,13 @@ def _put(kind, name, value):
 def _close_autograd(torch):
     for kind in type(torch.autograd.Variable._execution_engine).__mro__[:-1]:
         _put(kind, "run_backward", _refuse)
+    # TorchScript has operators of its own for gradients, which no kernel can be put in front of.
+    for name in [name for name in vars(torch._C) if _SCRIPTS.fullmatch(name)]:
+        delattr(torch._C, name)
+    for kind, names in ((torch._C.CompilationUnit, ("__init__", "define")), (torch._C.ScriptModule, _DEFINES)):
+        for name in names:
+            if hasattr(kind, name):
+                setattr(kind, name, _refuse)
     # A node of the graph can be called by hand.
     for name in ("grad_fn", "_grad_fn"):
         _put(torch._C.TensorBase, name, property(lambda tensor: None))
