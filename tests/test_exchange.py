@@ -327,7 +327,12 @@ def handed_in(folder, name):
 
 
 def test_attempts_are_in_the_order_of_time(tmp_path):
-    times = ("2026-12-01 09:00:00.5 UTC", "2026-11-30 23:00:00 UTC", "2026-12-01 09:00:00 UTC")
+    times = (
+        "2026-12-01 09:00:00.5 UTC",
+        "2026-11-30 23:00:00 UTC",
+        "2026-12-01 09:00:00 UTC",
+        "2026-12-01 09:45:00 CET",
+    )
     for number, moment in enumerate(times):
         handed_in(tmp_path, f"ada+softmax+{moment}+r{number}")
     handed_in(tmp_path, "a+da+softmax+2026-12-01 09:00:00 UTC")
@@ -336,7 +341,7 @@ def test_attempts_are_in_the_order_of_time(tmp_path):
     (tmp_path / "bea+softmax+2026-12-01 09:00:00 UTC+r").symlink_to(tmp_path)
     found, refused = best.attempts(tmp_path, "softmax", check_owner=False)
     assert {student: [a.folder.name[-2:] for a in own] for student, own in found.items()} == {
-        "ada": ["r1", "r2", "r0"],
+        "ada": ["r1", "r3", "r2", "r0"],
         "a+da": ["TC"],
     }
     assert refused == ["ada+softmax+tomorrow+r names no time: it does not count"]
@@ -497,11 +502,13 @@ def test_sentences_in_place_of_tracebacks(small, capsys):
     for arguments, sentence in (
         (["extend", "softmax", "zoe"], "no student zoe; there is one after: nbgrader db student add zoe"),
         (["due", "softmax", "2026-12-01 20:00", "--zone", "Berlin"], "no time zone Berlin"),
+        (["extend", "softmax", "ada", "--days", "9", "--zone", "Berlin"], "no time zone Berlin"),
         (["due", "sofmax", "2026-12-01 20:00", "--zone", "UTC"], "no assignment sofmax; it has softmax"),
     ):
         assert dates.main(arguments) == 1
         assert sentence in capsys.readouterr().err
     with Gradebook("sqlite:///gradebook.db", "") as book:
+        assert book.find_submission("softmax", "ada").extension is None
         book.update_or_create_assignment("softmax", duedate=None)
         with pytest.raises(MissingEntry):
             book.find_student("zoe")

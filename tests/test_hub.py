@@ -3,6 +3,7 @@
 NORMLAB_SCREENSHOTS=FOLDER keeps a picture of every step.
 """
 
+import argparse
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from grading import demo
+from grading.course import Unready
 from grading.hub import trial
 
 pytest.importorskip("jupyterhub")
@@ -169,6 +171,26 @@ class Instructor(Person):
     def assignment(self, column, says):
         self.page.locator("td.name", has_text=STEM).first.wait_for()
         self.click(f'name:has-text("{STEM}")', column, says)
+
+
+def test_a_hub_takes_no_folder_that_has_something(tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(Unready, match="is not empty"):
+        trial.make(tmp_path, [STEM])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(Unready, match="inside the checkout"):
+        trial.main(argparse.Namespace(folder=trial.ROOT / "hub-of-a-test"))
+    assert not (trial.ROOT / "hub-of-a-test").exists()
+
+
+def test_a_hub_that_does_not_start_is_said(tmp_path):
+    """Here because of its settings."""
+    told = trial.make(tmp_path / "class", [STEM])
+    assert len(set(told["ports"])) == 3
+    (tmp_path / "class" / "hub.json").write_text(json.dumps({**told, "learners": 3}))
+    with pytest.raises(Unready, match="says why"), trial.running(tmp_path / "class", PATIENCE):
+        pass
+    assert "TypeError" in (tmp_path / "class" / "hub.log").read_text()
 
 
 @pytest.fixture(scope="module")
