@@ -67,10 +67,12 @@ grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to fe
 # -- Prove and maintain ----------------------------------------------------------------------------------------------
 
 test: book ## everything that proves the project
-	@# Two at a time, each file in one process; more would disturb the tests of time limits and threads.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@# Two at a time, each file in one process; more would disturb the tests of time limits and threads. In the order of
+	@# tests/conftest.py, the longest file first: by itself pytest would begin with the file of most tests.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line
+prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line; tests of every combination
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m exhaustive
 	@$(BIN)/python -B -m grading.demo
 	@$(BIN)/python -B -m grading.parity
 

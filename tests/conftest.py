@@ -12,6 +12,14 @@ import pytest
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
+# Two processes take one file after another. Where a long one came last, the other process would wait for it.
+LONGEST = ("test_site", "test_grading", "test_cuda", "test_mistakes", "test_notebooks", "test_command_line")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def _ci():
     return os.environ.get("CI", "").lower() in ("1", "true")
 

@@ -547,19 +547,6 @@ for threads in (1, 3):
     assert three == alone + 2
 
 
-def test_the_process_that_compiles_computes_the_same_bits(repo, tmp_path):
-    """As one that loads the compiled code from the disk."""
-    script = """
-import torch
-import normlab.functional as F
-x = torch.linspace(-5, 5, 700 * 257).sin().reshape(700, 257)
-print(F.softmax(x, 1).view(torch.int32).sum().item())
-"""
-    first, second = (printed(script, repo, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
-    assert list(tmp_path.rglob("*.nbc"))
-    assert first == second
-
-
 # ---- exp, and half precision -----------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -384,39 +385,70 @@ ALLOWED = {
 }
 
 
-def run_pytest(repo, folder, source, ci):
-    """Run one test file, beside one that passes, under this project's conftest.py -> CompletedProcess."""
-    shutil.copy(repo / "tests/conftest.py", folder / "conftest.py")
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs a GPU\n")
-    (folder / "test_named.py").write_text(source)
-    (folder / "test_other.py").write_text("def test_other():\n    pass\n")
-    environment = {name: value for name, value in os.environ.items() if name != "CI"}
-    command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider"]
-    return subprocess.run(command, cwd=folder, env=environment | ci, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def run_pytest(repo, tmp_path_factory):
+    """A function: sources by name, environment -> exit status and outcome of each, from one run under conftest.py."""
+
+    def run(sources, **environment):
+        folder = tmp_path_factory.mktemp("skips")
+        shutil.copy(repo / "tests/conftest.py", folder / "conftest.py")
+        (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs a GPU\n")
+        for kind, source in sources.items():
+            (folder / f"test_{kind}.py").write_text(source)
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+        environment = {name: value for name, value in os.environ.items() if name != "CI"} | environment
+        command += ["--junit-xml", "report.xml"]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        told = {kind: [] for kind in sources}
+        for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
+            kind = (case.get("classname") or case.get("name")).removeprefix("test_")
+            told[kind] += (
+                [(case[0].tag, case[0].get("message") + (case[0].text or ""))] if len(case) else [("passed", "")]
+            )
+        assert all(told.values()), done.stdout
+        return done.returncode, {kind: one for kind, (one,) in told.items()}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def in_ci(run_pytest):
+    return run_pytest(SKIPPING, CI="true")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(run_pytest):
+    return run_pytest(SKIPPING)
 
 
 @pytest.mark.parametrize("kind", SKIPPING)
-def test_ci_fails_on_a_skip_and_names_it(repo, tmp_path, kind):
-    result = run_pytest(repo, tmp_path, SKIPPING[kind], {"CI": "true"})
-    assert result.returncode != 0, result.stdout
-    assert "test_named.py" in result.stdout
-    assert "CI allows that only to tests marked gpu" in result.stdout
+def test_ci_fails_on_a_skip_and_names_it(in_ci, kind):
+    status, outcomes = in_ci
+    assert status != 0
+    outcome, message = outcomes[kind]
+    assert outcome in ("failure", "error")
+    assert f"test_{kind}.py" in message
+    assert "CI allows that only to tests marked gpu" in message
 
 
-@pytest.mark.parametrize("kind", ALLOWED)
-def test_ci_lets_the_rest_be(repo, tmp_path, kind):
-    result = run_pytest(repo, tmp_path, ALLOWED[kind], {"CI": "true"})
-    assert result.returncode == 0, result.stdout
-    assert "FAILED" not in result.stdout
+def test_ci_lets_the_rest_be(run_pytest):
+    status, outcomes = run_pytest(ALLOWED, CI="true")
+    assert status == 0
+    assert {kind: outcome for kind, (outcome, _) in outcomes.items()} == {
+        "gpu": "skipped",
+        "xfail": "skipped",
+        "pass": "passed",
+    }
 
 
 @pytest.mark.parametrize("kind", SKIPPING)
-def test_elsewhere_a_skip_is_visible_and_passes(repo, tmp_path, kind):
-    result = run_pytest(repo, tmp_path, SKIPPING[kind], {})
-    assert result.returncode == 0, result.stdout
-    assert "SKIPPED" in result.stdout
+def test_elsewhere_a_skip_is_visible_and_passes(elsewhere, kind):
+    status, outcomes = elsewhere
+    assert status == 0
+    outcome, message = outcomes[kind]
+    assert outcome == "skipped"
     if kind == "tool":
-        assert "no-such-tool is not installed. Not checked: the sandbox holds." in result.stdout
+        assert "no-such-tool is not installed. Not checked: the sandbox holds." in message
 
 
 # -- CI --------------------------------------------------------------------------------------------------------------

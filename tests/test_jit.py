@@ -22,8 +22,10 @@ SOFTMAX = """
 
     y = F.softmax(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), 1)
     assert y.tolist() == [[0.25] * 4], y
+    y = F.softmax(torch.linspace(-5, 5, 700 * 257, dtype=y.dtype).sin().reshape(700, 257), 1)
+    bits = y.view(torch.int32).sum().item()
     stats = cpu.softmax.stats
-    print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+    print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), bits)
 """
 
 
@@ -42,25 +44,28 @@ def run(code, **environment):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A folder in which a process has left its compiled softmax."""
+    """A folder in which a process has left its compiled softmax, and the bits that it computed."""
     folder = tmp_path_factory.mktemp("cache")
-    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(folder)) == ["0", "1"]
-    return folder
+    hits, misses, bits = run(SOFTMAX, NUMBA_CACHE_DIR=str(folder))
+    assert (hits, misses) == ("0", "1")
+    return folder, bits
 
 
-def test_the_second_process_compiles_nothing(cache):
-    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["1", "0"]
+def test_the_second_process_compiles_nothing_and_computes_the_same_bits(cache):
+    folder, bits = cache
+    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(folder)) == ["1", "0", bits]
 
 
 def test_a_damaged_cache_is_compiled_again(cache):
+    cache, bits = cache
     files = list(cache.rglob("*.nbc"))
     assert files
     for path in files:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["0", "1"]
-    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["1", "0"], "what was compiled again was not kept"
+    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["0", "1", bits]
+    assert run(SOFTMAX, NUMBA_CACHE_DIR=str(cache)) == ["1", "0", bits], "what was compiled again was not kept"
 
 
 def test_without_a_writable_folder_it_works_uncached(tmp_path):
