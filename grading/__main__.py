@@ -191,7 +191,7 @@ def grade(recorder, cluster, students, show, secret, patience=PATIENCE):
             fail(student, error)
             return
         if notices := [notice for _, _, found in taken for notice in found]:
-            tally.told[student] = " ".join(notices)
+            tally.told[student] = " ".join(notice.rpartition("** ")[2] for notice in notices)
         running[student] = {
             name: cluster.client.submit(work.judged, text, secret, work.fingerprint(), pure=False, retries=2)
             for name, text, _ in taken
@@ -256,7 +256,7 @@ def grade(recorder, cluster, students, show, secret, patience=PATIENCE):
             fail(student, error)
             continue
         if student in tally.told:
-            show.line(f"{student}: {tally.told[student].replace('**', '')}")
+            show.line(f"{student}: {tally.told[student]}")
         show.step(tally)
     return tally
 

@@ -74,6 +74,8 @@ def read(path, within):
         raise Unreadable("is missing") from None
     except PermissionError:
         raise Unreadable("cannot be opened: its permissions forbid it") from None
+    if not data.strip():
+        raise Unreadable("is missing, empty, or no regular file")
     try:
         notebook = json.loads(_text(data))
     except RecursionError:
@@ -84,7 +86,8 @@ def read(path, within):
     if cells is None and isinstance(notebook, dict):  # version 3 had cells in worksheets
         sheets = notebook.get("worksheets")
         sheets = sheets if isinstance(sheets, list) else []
-        cells = [c for sheet in sheets if isinstance(sheet, dict) for c in sheet.get("cells") or []] or None
+        found = [sheet.get("cells") for sheet in sheets if isinstance(sheet, dict)]
+        cells = [cell for cells in found if isinstance(cells, list) for cell in cells] or None
     if not isinstance(cells, list):
         raise Unreadable("has no cells")
     return [cell for cell in map(_cell, cells[:CELLS]) if cell]
