@@ -250,6 +250,7 @@ def test_feedback_comes_back_to_its_student(day):
     kept, page = feedback(day, "ada")
     assert [parse_utc(kept)] == inbound(day, "ada")[1:]
     assert "divides by n-1" not in page
+    assert "Late submission penalty (Score: -2.0)" in page
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The files for Canvas and Moodle, read back by the rules of those two, from a gradebook that nbgrader made."""
 
 import csv
+import doctest
 import io
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from grading import export
+from grading import dates, export, late
 from grading.export import Row, Unexportable
 
 pytest.importorskip("nbgrader")
@@ -291,6 +292,13 @@ def test_two_students_with_one_identifier(make, field):
     twin = changed(**{"id": "bea", field: getattr(ONE, field)})
     with pytest.raises(Unexportable, match="ada and bea have the same"):
         make({"softmax": 20}, [ONE, twin])
+
+
+@pytest.mark.parametrize("module", [export, dates, late])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # -- As nbgrader's command -------------------------------------------------------------------------------------------
