@@ -306,7 +306,7 @@ def patiently(patience, tell, function, *args):
         except (OperationalError, InterfaceError) as error:
             if time.monotonic() > deadline or not passes(error):
                 raise
-            if not said and pause > 1:
+            if not said:
                 said = True
                 tell(f"The gradebook does not answer ({_first(error.orig)}): waiting, up to {patience:.0f} s")
             time.sleep(pause)

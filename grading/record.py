@@ -47,7 +47,7 @@ class Recorder(Autograde):
 
     def __init__(self, assignment, db=None):
         # nbgrader_config.py lets others wait for minutes; who waits here is told so meanwhile.
-        os.environ["NORMLAB_GRADEBOOK_SECONDS"] = "5"
+        os.environ.setdefault("NORMLAB_GRADEBOOK_SECONDS", "5")
         AutogradeApp.clear_instance()
         app = AutogradeApp.instance()
         app.initialize([f"--assignment={assignment}", *([f"--db={db}"] if db else [])])
