@@ -41,7 +41,7 @@ PLANTED = {
         ("unchecked", None, "ends its own process"),
     ),
     "rms_norm": (
-        "def rms_norm(*args, **kwargs):\n    import signal\n    signal.pthread_sigmask(signal.SIG_BLOCK, {14})\n"
+        "def rms_norm(*args, **kwargs):\n    import signal\n    signal.pthread_sigmask(signal.SIG_BLOCK, {14, 27})\n"
         "    while True: pass\n",
         ("unchecked", None, "does not finish within 12 seconds"),
     ),

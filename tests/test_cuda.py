@@ -6,6 +6,7 @@ programs in a shuffled order; and every element of a result must have been writt
 
 import ast
 import importlib.util
+import itertools
 import math
 import subprocess
 import sys
@@ -29,6 +30,19 @@ ops = pytest.importorskip("normlab.cuda.ops", reason="Triton is not installed: k
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+
+
+def sampled(name, cases):
+    """Each case in float32 and in one half type, in turns; in the other one `make prove` runs it."""
+    found = []
+    for number, case in enumerate(cases):
+        other = ("float16", "bfloat16")[number % 2]
+        for dtype in DTYPES:
+            marks = pytest.mark.exhaustive if dtype == other else ()
+            found.append(pytest.param(case, DTYPES[dtype], id=f"{case}-{dtype}", marks=marks))
+    return pytest.mark.parametrize((name, "dtype"), found)
+
+
 half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 
 WAYS = ("", "_forward", "_backward", "_out")
@@ -88,8 +102,7 @@ def test_it_is_triton_that_answers(monkeypatch):
 LARGE = ("offset 1e4, past one block", "many rows", "wide")
 
 
-@every_dtype
-@pytest.mark.parametrize("case", [name for name in test_cpu.HOSTILE if name not in LARGE])
+@sampled("case", [name for name in test_cpu.HOSTILE if name not in LARGE])
 @pytest.mark.parametrize("norm", NORMS)
 def test_norms(norm, case, dtype):
     test_cpu.test_norms(norm, case, dtype)
@@ -113,8 +126,7 @@ def test_norms_of_what_is_not_finite(norm, value, dtype):
     test_cpu.test_norms_of_what_is_not_finite(norm, value, dtype)
 
 
-@every_dtype
-@pytest.mark.parametrize("case", [name for name in test_cpu.LOGITS if name != "many rows"])
+@sampled("case", [name for name in test_cpu.LOGITS if name != "many rows"])
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_softmaxes(axis, case, dtype):
     for name in ("softmax", "log_softmax"):
@@ -129,8 +141,7 @@ def test_softmaxes_of_what_is_not_finite(name, axis, values, dtype):
     test_cpu.test_softmaxes_of_what_is_not_finite(name, axis, values, dtype)
 
 
-@every_dtype
-@pytest.mark.parametrize("case", [name for name in test_cpu.LOGITS if name != "many rows"])
+@sampled("case", [name for name in test_cpu.LOGITS if name != "many rows"])
 def test_cross_entropy(case, dtype):
     test_cpu.test_cross_entropy(case, dtype)
 
@@ -148,10 +159,18 @@ def test_the_gradient_where_a_target_is_ignored(positions, dtype):
     test_cpu.test_the_gradient_where_a_target_is_ignored(positions, dtype)
 
 
-@pytest.mark.parametrize("shape", [(5, 4), (3, 4, 2), (2, 5003), (2, 300, 3)], ids=str)
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("ignored", [-100, 2])
+# Half of all combinations, in which any three choices still meet; the others are for `make prove`.
+OPTIONS = [
+    pytest.param(*combination, marks=() if sum(numbers) % 2 == 0 else pytest.mark.exhaustive)
+    for numbers, combination in zip(
+        itertools.product(range(4), range(2), range(2), range(2)),
+        itertools.product([(5, 4), (3, 4, 2), (2, 5003), (2, 300, 3)], [0.0, 0.3], [False, True], [-100, 2]),
+        strict=True,
+    )
+]
+
+
+@pytest.mark.parametrize(("shape", "smoothing", "weighted", "ignored"), OPTIONS, ids=str)
 def test_every_option_of_cross_entropy(shape, smoothing, weighted, ignored):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)) + 100
     weight = torch.linspace(0, 2, shape[1]) if weighted else None
@@ -269,9 +288,13 @@ def agrees(run, x, w):
         assert (ours - theirs).abs().max() <= 32 * torch.finfo(torch.float32).eps * theirs.abs().max().clamp(min=1)
 
 
-# One position a channel is what PyTorch refuses.
+# One position a channel is what PyTorch refuses. The longest rows of all go through the loop of the shorter ones.
 @pytest.mark.parametrize(
-    ("op", "length"), [(op, n) for op in ROWS for n in (*LENGTHS, 262_144) if (op, n) != ("instance", 1)]
+    ("op", "length"),
+    [
+        *((op, n) for op in ROWS for n in LENGTHS if (op, n) != ("instance", 1)),
+        *(pytest.param(op, 262_144, marks=() if op == "layer" else pytest.mark.exhaustive) for op in ROWS),
+    ],
 )
 def test_rows_of_every_length(op, length):
     generator = torch.Generator().manual_seed(length)
