@@ -4,12 +4,14 @@ NORMLAB_SCREENSHOTS=FOLDER keeps a picture of every step.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from grading import demo
@@ -175,6 +177,16 @@ class Instructor(Person):
         self.click(f'name:has-text("{STEM}")', column, says)
 
 
+def processes_of(folder):
+    """Names of processes that live in a home below the folder: servers and kernels."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HOME", "").startswith(f"{folder}/") and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
+    return found
+
+
 def test_a_hub_takes_no_folder_that_has_something(tmp_path):
     (tmp_path / "mine.txt").write_text("kept")
     with pytest.raises(Unready, match="is not empty"):
@@ -201,6 +213,7 @@ def hub(tmp_path_factory):
     told = trial.make(folder, [STEM])
     with trial.running(folder, PATIENCE) as address:
         yield folder, address, told
+    assert processes_of(folder) == []
 
 
 @pytest.mark.slow
@@ -220,6 +233,7 @@ def test_a_day_on_a_hub(hub, browser):
     instructor.assignment("assign", f"Successfully created the student version of '{STEM}'")
     instructor.assignment("release", f"Successfully released '{STEM}'")
 
+    assert len(processes_of(folder)) >= 3
     for learner in (ada, ben):
         learner.open_list()
         learner.fetch()

@@ -117,11 +117,11 @@ def running(folder, timeout=60):
             time.sleep(0.1)
         yield address
     finally:
-        hub.terminate()  # it stops the servers and the proxy
-        try:
-            hub.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
+        # It stops the servers and the proxy. One that is grading does not listen and is killed after 20 seconds, by the
+        # hub alone: the servers are in sessions of their own.
+        hub.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            hub.wait(60)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(hub.pid, signal.SIGKILL)
         hub.wait()
