@@ -24,17 +24,28 @@ def _unwatched_once_refused(monkeypatch):
 @pytest.mark.usefixtures("one_thread", "_unwatched_once_refused")
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_mistake_is_refused_for_its_own_reason(name):
-    """And each of its variants. Under a course's secret, and watched to the end, the tests of the command line say the
-    same of two for each exercise, `make prove` of all."""
+    """Under a course's secret, and watched to the end, the tests of the command line say the same of two for each
+    exercise, `make prove` of all."""
+    refuses(name, [(mistake, mistake.wrong) for mistake in MISTAKES[name]])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("one_thread", "_unwatched_once_refused")
+@pytest.mark.parametrize("name", [name for name in EXERCISES if any(mistake.variants for mistake in MISTAKES[name])])
+def test_so_is_each_other_way_of_writing_it(name):
+    refuses(name, [(mistake, variant) for mistake in MISTAKES[name] for variant in mistake.variants])
+
+
+def refuses(name, answers):
+    """Each of [(mistake, function)] is refused, and for that mistake."""
     bench = verdict.Bench(EXERCISES[name], b"public")
-    for mistake in MISTAKES[name]:
-        for wrong in (mistake.wrong, *mistake.variants):
-            refusal = check._refusal(bench, wrong, None)
-            assert refusal is not None, f"{name}: {mistake.slug} is accepted"
-            sentence, slug = refusal
-            assert slug == mistake.slug, f"{name}: {mistake.slug}: {sentence}"
-            said = f"{'it' if EXERCISES[name].explain else 'yours'} {mistake.sentence}."
-            assert sentence.endswith(said) or slug == MUTATES_INPUT, sentence
+    for mistake, wrong in answers:
+        refusal = check._refusal(bench, wrong, None)
+        assert refusal is not None, f"{name}: {mistake.slug} is accepted"
+        sentence, slug = refusal
+        assert slug == mistake.slug, f"{name}: {mistake.slug}: {sentence}"
+        said = f"{'it' if EXERCISES[name].explain else 'yours'} {mistake.sentence}."
+        assert sentence.endswith(said) or slug == MUTATES_INPUT, sentence
 
 
 @pytest.mark.parametrize("name", EXERCISES)
