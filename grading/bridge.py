@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import inspect
 import re
+import textwrap
 import time
 from dataclasses import dataclass
 
@@ -122,7 +123,7 @@ class Process:
     """One process of a notebook, under one Policy."""
 
     def __init__(self, sandbox, policy, preload):
-        absent = ("torch", "triton") if policy.kind == "numpy" else ()
+        absent = ("torch", "triton", "sklearn") if policy.kind == "numpy" else ("sklearn",) if policy.closed else ()
         self.policy, self.ran = policy, 0
         self.absent = self.wants_torch = False  # whether the last message, and any cell, used a package that is absent
         self.channel = sandbox.start(preload=preload, absent=absent)
@@ -388,7 +389,9 @@ _PICTURE = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/\n]*={0,2}")  # a PNG in base64, 
 
 
 def output_of_error(name, text):
-    return {"output_type": "error", "ename": name, "evalue": text, "traceback": [text]}
+    # The page with the feedback does not wrap lines.
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 100) or [""]]
+    return {"output_type": "error", "ename": name, "evalue": text, "traceback": lines or [text]}
 
 
 def _outputs(answer):

@@ -47,10 +47,10 @@ def _open(path, within):
             raise Unreadable("is a link, or cannot be opened") from None
     finally:
         os.close(folder)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise Unreadable("is no regular file")
     with open(file, "rb") as opened:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("is no regular file")
         data = opened.read(FILE_BYTES + 1)
     if len(data) > FILE_BYTES:
         raise Unreadable(f"is larger than {FILE_BYTES >> 20} MB")

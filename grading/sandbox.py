@@ -92,16 +92,20 @@ def _packages():
     return [Path(p) for p in dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))]
 
 
-def _hidden(kind):
+def _hidden(kind, closed):
     """What of the installed packages no learner's code is to find: what computes the answers."""
     names = ["normlab", "nbgrader", *(["torch", "functorch", "torchgen"] if kind == "numpy" else [])]
+    if kind == "numpy" or closed:
+        names.append("sklearn")
     for folder in _packages():
         for name in names:
             if (folder / name).is_dir():
                 yield from ("--tmpfs", str(folder / name), "--remount-ro", str(folder / name))
         for name in CLOSED_FILES:
-            if (folder / name).is_file():
-                yield from ("--ro-bind", str(INSIDE / "closed_file.py"), str(folder / name))
+            path = folder / name
+            for file in (path, *(path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")):
+                if file.is_file():
+                    yield from ("--ro-bind", str(INSIDE / "closed_file.py"), str(file))
 
 
 # Written in Python, so that somebody could copy them. What imports them finds functions of these names, which refuse.
@@ -119,7 +123,7 @@ def command(kind, closed, autograd, descriptor, uid, gid, drop_inside):
     line += ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "learner", "--cap-drop", "ALL"]
     if drop_inside:
         line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    line += [*_system(), *_hidden(kind)]
+    line += [*_system(), *_hidden(kind, closed)]
     line += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
     line += [*_folders(Path(COURSE, "normlab")), *_folders(Path("/home"))]
     for name in VIEW:

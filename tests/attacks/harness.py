@@ -4,8 +4,9 @@ A file of attacks has blocks. The text under the first line of a block is put in
 
     # %% attack="what it tries" exercise="softmax" points=0 says="words of the feedback"
 
-`points`: what the exercise is to get, of 20 (0 where nothing is said). `parts`: those that are checked, if not all. Where a block says HONEST, the right answer is
-put in. The other exercise of the notebook is answered rightly, and is to keep its points unless `others` says less.
+`points`: what the exercise is to get, of 20 (0 where nothing is said). `parts`: those that are checked, if not all.
+Where a block says HONEST, the right answer is put in. The other exercise of the notebook is answered rightly, and is to
+keep its points unless `others` says less (-1: it may lose some, by the bomb beside it).
 """
 
 import re
@@ -58,10 +59,92 @@ def read(stem, port=9):
         attack.options = marks
         attack.code = code.replace("PORT", str(port)).replace("HONEST", honest(attack.stem)[attack.exercise])
         attack.code, _, attack.later = attack.code.partition("# %% later\n")
+        if of := attack.options.get("ways"):
+            ways = ", ".join(f"lambda: {line}" for line in attack.code.strip().splitlines())
+            imports = "" if "scikit" in attack.name else TORCH
+            body = WAYS_OF[of].format(ways=ways, honest=honest(attack.stem)[attack.exercise])
+            attack.code = WAYS.replace("{imports}", imports) + body
         if stem == "wire":
             attack.code = BY_HAND + textwrap.indent(attack.code, "    ")
         yield attack
 
+
+# An attack with `ways` has one expression a line: all are tried, the guard of its own process put out of the way, and
+# what gives the right answer is returned. So an exercise gets its points as soon as one of them is open.
+WAYS = """
+import ast, ctypes, functools, gc, importlib, importlib.machinery, importlib.util, operator, sys, threading, types
+from pathlib import Path
+from normlab import guard
+{imports}
+def in_thread(call):
+    kept = []
+    thread = threading.Thread(target=lambda: kept.append(call()))
+    thread.start()
+    thread.join()
+    return kept[0]
+def from_bytecode(name):
+    source = Path(importlib.util.find_spec(name).origin)
+    (path,) = source.parent.glob(f"__pycache__/{source.stem}.*.pyc")
+    loader = importlib.machinery.SourcelessFileLoader(name, str(path))
+    module = types.ModuleType(name)
+    module.__package__ = name.rpartition(".")[0]
+    exec(loader.get_code(name), module.__dict__)
+    return module
+def first(ways, right):
+    before = sys.getprofile()
+    for way in ways:
+        sys.setprofile(None)
+        guard.Stop.first = None
+        try:
+            value = way()
+            value = np.asarray(value.detach() if hasattr(value, "detach") else value, np.float64)
+            if value.shape == right.shape and np.allclose(value, right, 1e-3, 1e-5, equal_nan=True):
+                return value
+        except BaseException:
+            pass
+    guard.Stop.first = None
+    return None
+"""
+TORCH = "import torch\nimport torch.nn.functional as F"
+WAYS_OF = {
+    "softmax": """
+def softmax(x, axis=-1):
+    t = torch.from_numpy(x.copy()) if "torch" in globals() else None
+    e = np.exp(x.astype(np.float64) - x.max(axis, keepdims=True).astype(np.float64))
+    last = np.moveaxis(x, axis, -1)
+    along = lambda f: np.moveaxis(f(last.reshape(-1, last.shape[-1])).reshape(last.shape), -1, axis)
+    value = first([{ways}], e / e.sum(axis, keepdims=True))
+    return np.zeros_like(x) if value is None else value.astype(x.dtype)
+""",
+    "layer_norm_backward": """
+{honest}
+_right = layer_norm_backward
+def layer_norm_backward(dy, x, weight, eps=1e-5):
+    answer = _right(dy, x, weight, eps)
+    g, w, scale = torch.tensor(dy), torch.tensor(x, requires_grad=True), torch.tensor(weight)
+    def y(a):
+        mean = a.mean(-1, keepdim=True)
+        return (a - mean) / torch.sqrt(((a - mean) ** 2).mean(-1, keepdim=True) + eps) * scale
+    with torch.no_grad():
+        shape, m = [x.shape[-1]], w.mean(-1, keepdim=True)
+        r = 1 / torch.sqrt(((w - m) ** 2).mean(-1, keepdim=True) + eps)
+    value = first([{ways}], answer[0])
+    return answer if value is not None else tuple(np.zeros_like(part) for part in answer)
+""",
+    "BatchNorm": """
+{honest}
+_Right = BatchNorm
+class BatchNorm(_Right):
+    def forward(self, x):
+        y = super().forward(x)
+        if not self.training:
+            return y
+        axes = [0, *range(2, x.ndim)]
+        old, x = x, x.detach().transpose(0, 1).flatten(1).T.float()
+        value = first([{ways}], ((x - x.mean(0)) / torch.sqrt(x.var(0, correction=0) + 1e-5)).numpy())
+        return y if value is not None else y * 0
+""",
+}
 
 BY_HAND = """
 import os, socket, struct
@@ -89,6 +172,7 @@ def honest(stem):
 
 
 PARTS = ("values", "numerics", "edges")
+WORTH = {PARTS: MOST, (SLOW,): 12}  # points of these parts together
 
 
 def release(stem="softmax", exercises=("softmax", "logsumexp"), parts=PARTS):

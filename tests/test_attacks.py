@@ -1,0 +1,399 @@
+"""A hundred hostile submissions (attacks/), each graded for what it is worth, in a sandbox that stays warm; and after
+each an honest one, which must find nothing of it. Then each defence is switched off, and an attack gets through.
+
+Limits are shorter here than in a class. Files, bytes and seconds are what the attacks count in; kinds are what matters.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import resource
+import select
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from attacks import harness
+from nbgrader.utils import determine_grade
+
+from grading import bridge, rebuild, sandbox
+from normlab import cases, exercises, guard
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes are made of Linux's namespaces")
+
+FILES = ("forgery", "reading", "poison", "bombs", "wire", "library")
+SENTENCE = 700  # characters that a refusal may have
+LONGEST = 25.0  # seconds, of one attack under the limits below
+
+
+@pytest.fixture(scope="module")
+def limits():
+    """Short ones. PyTorch has one thread, lest a process that is forked from this one hang."""
+    exercises.torch_or_none().set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "CALL_SECONDS", 0.7)
+        patch.setattr(bridge, "CELL_SECONDS", 2.0)
+        patch.setattr(bridge, "GRACE_SECONDS", 0.5)
+        patch.setattr(sandbox, "MEMORY", 3 << 30)
+        patch.setattr(sandbox, "HELD", 400 << 20)
+        patch.setattr(cases, "_given", [b"the secret of a class that is attacked"])
+        patch.setenv("NORMLAB_SECRET_FILE", "/nowhere/secret")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A port of this machine, and an abstract socket, that nobody in a sandbox is to reach."""
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.bind("\0normlab-attack")
+        unix.listen()
+        yield tcp, unix
+
+
+@pytest.fixture(scope="module")
+def attacks(server):
+    port = server[0].getsockname()[1]
+    return {attack.name: attack for name in FILES for attack in harness.read(name, port)}
+
+
+def every_attack():
+    return [pytest.param(a.name, id=f"{name}: {a.name}"[:90]) for name in FILES for a in harness.read(name)]
+
+
+@pytest.fixture(scope="module")
+def warm(limits):
+    """Sandboxes, and what an honest submission finds in one that nobody has attacked."""
+    sandboxes = bridge.Sandboxes()
+    try:
+        harness.witness(sandboxes)
+        times, before = [], None
+        for _ in range(3):
+            graded, before = harness.witness(sandboxes)
+            assert graded.points("logsumexp") == harness.MOST
+            times.append(graded.seconds)
+        assert "'processes': 2" in before
+        yield sandboxes, before, max(times)
+    finally:
+        sandboxes.close()
+
+
+def sentences(graded):
+    """The refusals of a notebook's checks."""
+    for cell in graded.notebook.cells:
+        if (rebuild.identity(cell) or "").startswith("check-"):
+            errors = [output["evalue"] for output in cell.outputs if output["output_type"] == "error"]
+            assert len(errors) <= 1
+            yield from errors
+
+
+def test_there_are_enough():
+    assert len(every_attack()) >= 60
+    assert len({a.values[0] for a in every_attack()}) == len(every_attack())
+
+
+@pytest.mark.parametrize("name", every_attack())
+def test_attack(name, attacks, warm, server):
+    attack, (sandboxes, before, seconds) = attacks[name], warm
+    graded = harness.launch(attack, sandboxes)
+    assert graded.points(attack.exercise) == attack.points, graded.said()
+    if attack.stem in harness.OTHER and attack.others >= 0:
+        assert graded.points(harness.OTHER[attack.stem]) == attack.others, graded.said()
+    told = list(sentences(graded))
+    assert all("\n" not in sentence and len(sentence) < SENTENCE for sentence in told)
+    assert bool(told) == (attack.points < harness.WORTH[attack.parts] or attack.others < harness.MOST)
+    assert re.search(attack.says, graded.said()), graded.said()
+    assert graded.seconds < LONGEST
+    assert not select.select(server, [], [], 0)[0]
+    after, found = harness.witness(sandboxes)
+    assert after.points("logsumexp") == harness.MOST, after.said()
+    assert found == before
+    assert after.seconds < 3 * seconds + 2.0
+
+
+def test_nothing_is_left(warm, limits):
+    """Beside the warm sandboxes there is no process, and no memory."""
+    running = psutil.Process().children(recursive=True)
+    zygotes = [p for p in running if p.name().startswith("python") and p.parent().name() == "bwrap"]
+    assert len(zygotes) == len([s for s in warm[0].warm.values() if s.process is not None])
+    assert {p.name() for p in running} <= {"bwrap", "python", Path(sys.executable).resolve().name, "python3"}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 << 20  # KiB
+
+
+# ---- each defence, switched off --------------------------------------------------------------------------------------
+# Two processes: where the check runs in the learner's own, forgeries succeed.
+
+
+def _one_process(notebook, pipe):
+    """Runs a notebook as a kernel does, checks and all, with the tags that nbclient goes by."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    InteractiveShell.clear_instance()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        shell = InteractiveShell.instance()
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            tags = cell.metadata.get("tags", [])
+            if "skip-execution" in tags:
+                continue
+            done = shell.run_cell(cell.source)
+            if not done.success and "raises-exception" not in tags:
+                text = str(done.error_in_exec or done.error_before_exec)
+                cell.outputs = [nbformat.v4.new_output("error", ename="Error", evalue=text)]
+    points = sum(
+        determine_grade(cell)[0]
+        for cell in notebook.cells
+        if (rebuild.identity(cell) or "").startswith("check-softmax-")
+    )
+    pipe.send(points)
+    pipe.close()
+
+
+def points_in_one_process(notebook):
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=_one_process, args=(notebook, there))
+    process.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(30) else 0
+    except EOFError:
+        return 0
+    finally:
+        process.kill()
+        process.join()
+
+
+FORGED = (
+    "an AST transformer that deletes asserts and checks",
+    "an input transformer that empties cells with a check",
+    "overridden run_cell",
+    "check replaced by a function that is always content",
+    "the verdict's own functions replaced, wherever they are",
+)
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_verdict_in_the_learners_process_is_forged(name, attacks, limits):
+    released = harness.release(exercises=["softmax"])
+    assert points_in_one_process(harness.filled(released, {"softmax": attacks[name].code})) == harness.MOST
+
+
+def test_one_process_is_no_worse_than_nbgrader_at_honest_work(limits):
+    released = harness.release(exercises=["softmax"])
+    for source, points in ((harness.honest("softmax")["softmax"], 20), ("def softmax(x, axis=-1):\n    return x", 0)):
+        assert points_in_one_process(harness.filled(released, {"softmax": source})) == points
+
+
+@pytest.mark.parametrize("tag", ["skip-execution", "raises-exception"])
+def test_without_rebuilding_a_tag_is_worth_all_points(tag, warm):
+    released = harness.release(exercises=["softmax"])
+    handed_in = harness.filled(released, {"softmax": "def softmax(x, axis=-1):\n    return x"})
+    for cell in handed_in.cells:
+        cell.metadata["tags"] = [tag]
+    assert points_in_one_process(handed_in) == harness.MOST
+    assert harness.grade(released, handed_in, warm[0]).points("softmax") == 0
+
+
+# The sandbox.
+
+
+@pytest.fixture
+def without(monkeypatch, limits, tmp_path):
+    """A sandbox that lacks something: words of bubblewrap's command line, or lines of what runs inside."""
+    made = []
+
+    def make(words=(), lines=(), after=None):
+        if words:
+            whole = sandbox.command
+            monkeypatch.setattr(sandbox, "command", lambda *a: [word for word in whole(*a) if word not in words])
+        if lines:
+            inside = tmp_path / "inside"
+            shutil.copytree(sandbox.INSIDE, inside, ignore=shutil.ignore_patterns("__pycache__"))
+            inside.chmod(0o755)
+            for file, old, new in lines:
+                text = (inside / file).read_text()
+                assert old in text
+                (inside / file).write_text(text.replace(old, new))
+            monkeypatch.setattr(sandbox, "INSIDE", inside)
+        made.append(bridge.Sandboxes())
+        return made[-1]
+
+    yield make
+    for sandboxes in made:
+        sandboxes.close()
+
+
+def seen(graded):
+    """What an attack that looks for things has found."""
+    (line,) = [line for line in graded.said().splitlines() if line.startswith("SEEN ")]
+    return line
+
+
+def test_without_its_own_network_a_server_is_reached(without, attacks, server):
+    graded = harness.launch(attacks["talks to a network"], without(words=["--unshare-net"]))
+    assert str(server[0].getsockname()[1]) in seen(graded)
+    assert "normlab-attack" in seen(graded)
+    for listening in select.select(server, [], [], 0)[0]:
+        listening.accept()[0].close()
+
+
+def test_without_a_cleared_environment_it_is_read(without, attacks):
+    graded = harness.launch(
+        attacks["reads what the grader's environment and command line hold"], without(["--clearenv"])
+    )
+    assert "NORMLAB_SECRET_FILE" in seen(graded)
+
+
+def test_a_zygote_that_is_dumpable_and_unfiltered_is_read(without, attacks):
+    lines = [
+        ("zygote.py", "libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)", "libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)"),
+        ("zygote.py", "calls.refuse()", "pass"),
+    ]
+    name = "reads the zygote's memory: /proc/1/mem, process_vm_readv, ptrace, pidfd_getfd"
+    told = seen(harness.launch(attacks[name], without(lines=lines)))
+    assert "/proc/1/mem" in told
+    assert "vm_readv" in told
+    assert "getfd" in told
+
+
+NO_FILTER = ("zygote.py", "calls.refuse()", "pass")
+# name of the attack, what is switched off, and what the next submission finds of it
+LEFT = [
+    (
+        "start-up files for whoever comes next",
+        [("zygote.py", "        _empty(folder)\n", "        pass\n")],
+        "sitecustomize.py",
+    ),
+    (
+        "a daemon by double fork and setsid, and threads",
+        [("zygote.py", "os.kill(-1, signal.SIGKILL)", "break")],
+        "alive-",
+    ),
+    (
+        "System V memory, semaphores and messages, message queues, keys",
+        [NO_FILTER, ("zygote.py", "        return [int(line", "        return [] and [int(line")],
+        "'shm': 6",
+    ),
+    ("the zygote's limits, priority and cores", [NO_FILTER], "'nice': \\(19, 19\\)"),
+    ("attributes of folders that outlive their contents", [NO_FILTER], "posix_acl_default|user.poison|'may'"),
+]
+
+
+@pytest.mark.parametrize(("name", "lines", "found"), LEFT, ids=[name for name, *_ in LEFT])
+def test_without_cleaning_up_the_next_finds_it(name, lines, found, without, attacks):
+    sandboxes = without(lines=lines)
+    harness.witness(sandboxes)
+    _, before = harness.witness(sandboxes)
+    harness.launch(attacks[name], sandboxes)
+    graded, after = harness.witness(sandboxes)
+    if "acl" in found and "'may'): ('0o41777', 0," in before:  # the folders are root's here, and nobody's to mark
+        assert after == before
+        return
+    assert after != before
+    assert graded.points("logsumexp") < harness.MOST or after is None or re.search(found, after)
+
+
+def test_without_the_filter_it_is_root_in_a_namespace_of_its_own(without, attacks):
+    graded = harness.launch(attacks["user namespaces, in which it is root, and mounts"], without(lines=[NO_FILTER]))
+    assert "unshare" in seen(graded)
+
+
+def test_without_looking_memory_is_not_noticed(without, attacks, monkeypatch):
+    monkeypatch.setattr(sandbox.Sandbox, "held", lambda self: 0)
+    graded = harness.launch(attacks["memory that a process shares"], without())
+    assert bridge.FULL not in graded.said()
+
+
+def test_without_limits_files_and_processes_grow(without):
+    source = (
+        "import os, time\n"
+        "with open('/tmp/full', 'wb') as file:\n"
+        "    try:\n"
+        "        while file.tell() < 200 << 20: file.write(bytes(1 << 20))\n"
+        "    except OSError: pass\n"
+        "print('FILE', os.path.getsize('/tmp/full') >> 20)\n"
+        "count = 0\n"
+        "try:\n"
+        "    while count < 300:\n"
+        "        if os.fork() == 0: time.sleep(100)\n"
+        "        count += 1\n"
+        "except OSError: pass\n"
+        "print('PROCESSES', count)\n"
+    )
+
+    def grown(sandboxes):
+        released = harness.release(exercises=["softmax"])
+        said = harness.grade(released, harness.filled(released, {"softmax": source}), sandboxes).said()
+        return [int(number) for number in re.search(r"FILE (\d+)\nPROCESSES (\d+)", said).groups()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "HELD", 64 << 30)
+        patch.setattr(bridge, "CELL_SECONDS", 20.0)
+        file, processes = grown(without())
+        assert file <= 64
+        assert processes < 128
+        patch.setattr(sandbox, "FILES", 300 << 20)
+        file, processes = grown(
+            without(lines=[("zygote.py", "(resource.RLIMIT_NPROC, 128)", "(resource.RLIMIT_NPROC, 4096)")])
+        )
+        assert file == 200
+        assert processes == 300
+
+
+# What is closed.
+
+
+def open_policy(exercise, with_torch=False):
+    return bridge.Policy("torch") if exercise.torch_exercise or with_torch else bridge.Policy()
+
+
+@pytest.fixture(scope="module")
+def opened(limits):
+    """Sandboxes in which nothing of what exercises are about is closed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "_hidden", lambda *_: [])
+        patch.setattr(bridge, "policy", open_policy)
+        patch.setattr(guard, "CALL_SECONDS", 5.0)
+        sandboxes = bridge.Sandboxes()
+        yield sandboxes, patch
+        sandboxes.close()
+
+
+@pytest.mark.parametrize("name", [attack.name for attack in harness.read("library")])
+def test_what_is_open_is_called(name, attacks, opened):
+    graded = harness.launch(attacks[name], opened[0])
+    assert graded.points(attacks[name].exercise) == harness.WORTH[attacks[name].parts], graded.said()
+
+
+RIGHT = {
+    "logaddexp": "def softmax(x, axis=-1):\n    wide = x.astype(np.promote_types(x.dtype, np.float32))\n"
+    "    return np.exp(wide - np.logaddexp.reduce(wide, axis=axis, keepdims=True)).astype(x.dtype)",
+    "a norm": "def softmax(x, axis=-1):\n    wide = x.astype(np.float64)\n"
+    "    e = np.exp((wide - wide.max(axis, keepdims=True)) / 1)\n"
+    "    return (e / np.linalg.norm(e, 1, axis, keepdims=True)).astype(x.dtype)",
+    "einsum": "def softmax(x, axis=-1):\n    w = np.moveaxis(x.astype(np.float64), axis, -1)\n"
+    "    e = np.exp(w - w.max(-1, keepdims=True))\n"
+    "    return np.moveaxis(e / np.einsum('...i->...', e)[..., None], -1, axis).astype(x.dtype)",
+    "torch's exp and sum": "import torch\ndef softmax(x, axis=-1):\n    t = torch.from_numpy(x.copy()).double()\n"
+    "    e = (t - t.amax(axis, keepdim=True)).exp()\n"
+    "    return (e / e.sum(axis, keepdim=True)).numpy().astype(x.dtype)",
+    "a class": "class Softmax:\n    def __call__(self, x, axis=-1):\n        w = x.astype(np.float64)\n"
+    "        e = np.exp(w - w.max(axis, keepdims=True))\n"
+    "        return (e / e.sum(axis, keepdims=True)).astype(x.dtype)\n"
+    "softmax = Softmax()",
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_unusual_right_answers_keep_their_points(name, warm):
+    released = harness.release(exercises=["softmax"])
+    graded = harness.grade(released, harness.filled(released, {"softmax": RIGHT[name]}), warm[0])
+    assert graded.points("softmax") == harness.MOST, graded.said()
+
+
+# ---- through nbgrader itself -----------------------------------------------------------------------------------------
