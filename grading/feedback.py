@@ -4,6 +4,7 @@ nbgrader's templates show Markdown as it comes, and nbconvert's cleaning stops a
 `markdown` in place of nbconvert's filter of that name.
 """
 
+import html
 import re
 
 import bleach
@@ -34,5 +35,9 @@ _COMMANDS = re.compile(
 
 def markdown(source):
     """The HTML of Markdown, without what a browser would run or fetch."""
-    html = markdown2html_mistune(_COMMANDS.sub("", source))
-    return bleach.clean(html, tags=_TAGS, attributes=_ATTRIBUTES, protocols={"http", "https", "mailto", "data"})
+    source = _COMMANDS.sub("", source)
+    try:
+        rendered = markdown2html_mistune(source)
+    except Exception:  # such as a picture that is said to be attached, and is not
+        rendered = f"<pre>{html.escape(source)}</pre>"
+    return bleach.clean(rendered, tags=_TAGS, attributes=_ATTRIBUTES, protocols={"http", "https", "mailto", "data"})

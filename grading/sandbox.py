@@ -185,32 +185,37 @@ class Sandbox:
         ways = [False, True] if os.getuid() == 0 else [False]
         errors = []
         for drop_inside in ways:
-            ours, theirs = socket.socketpair()
-            os.set_inheritable(theirs.fileno(), True)
-            line = command(*self.what, theirs.fileno(), uid, gid, drop_inside)
-            who = {} if drop_inside or os.getuid() else {"user": uid, "group": gid, "extra_groups": []}
-            log = tempfile.TemporaryFile()
-            process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs.fileno()],
-                cwd="/",
-                start_new_session=True,  # Ctrl-C in a grader's terminal is not to count as a learner's exit
-                **who,
-            )
-            theirs.close()
-            self.process, self.control, self.inbox = process, ours, b""
-            try:
-                self._told("ready", time.monotonic() + START_SECONDS)
-                log.close()
-                return
-            except (wire.Gone, wire.Late):
-                self.close()
-                log.seek(0)
-                errors.append(log.read(4000).decode("utf-8", "replace").strip())
-                log.close()
+            with contextlib.ExitStack() as stack:
+                ours, theirs = map(stack.enter_context, socket.socketpair())
+                log = stack.enter_context(tempfile.TemporaryFile())
+                os.set_inheritable(theirs.fileno(), True)
+                line = command(*self.what, theirs.fileno(), uid, gid, drop_inside)
+                who = {} if drop_inside or os.getuid() else {"user": uid, "group": gid, "extra_groups": []}
+                try:
+                    self.process = subprocess.Popen(
+                        line,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=[theirs.fileno()],
+                        cwd="/",
+                        start_new_session=True,  # Ctrl-C in a grader's terminal is not to count as a learner's exit
+                        **who,
+                    )
+                except OSError as error:
+                    errors.append(str(error))
+                    continue
+                theirs.close()
+                self.control, self.inbox = ours, b""
+                try:
+                    self._told("ready", time.monotonic() + START_SECONDS)
+                except (wire.Gone, wire.Late):
+                    self.close()
+                    log.seek(0)
+                    errors.append(log.read(4000).decode("utf-8", "replace").strip())
+                else:
+                    self.control = ours.dup()
+                    return
         raise Unsafe(
             "No sandbox can be made here, and without one learners' code does not run. bubblewrap says: "
             + (" / ".join(filter(None, errors)) or "nothing")
@@ -241,7 +246,9 @@ class Sandbox:
 
     def start(self, preload=(), absent=()):
         """A Connection to a fresh process."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is not None and self.process.poll() is not None:
+            self.close()
+        if self.process is None:
             self._launch()
         ours, theirs = socket.socketpair()
         message = {

@@ -5,6 +5,7 @@ Limits are shorter here than in a class. Files, bytes and seconds are what the a
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import re
@@ -12,6 +13,7 @@ import resource
 import select
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -397,3 +399,159 @@ def test_unusual_right_answers_keep_their_points(name, warm):
 
 
 # ---- through nbgrader itself -----------------------------------------------------------------------------------------
+
+
+RUN = """
+import json, os, sys
+from pathlib import Path
+from grading import course
+folder = Path(sys.argv[1])
+course._enter(str(folder), course.environment(folder))
+for command in (["generate_assignment", "softmax"], ["autograde", "softmax"], ["generate_feedback", "softmax"]):
+    assert course.nbgrader(*command) == 0, command
+json.dump(course.scores("softmax"), open("scores.json", "w"))
+"""
+MARKDOWN = """<script>alert(1)</script> <img src=x onerror=alert(1)>
+[x](javascript:alert(1)) [y](JavaScript:alert`1`)
+![](http://example.org/who-looks.png) <svg onload=alert(1)> <iframe srcdoc="<script>alert(1)</script>"></iframe>
+<a href="&#106;avascript:alert(1)">z</a> <details open ontoggle=alert(1)>
+<math><mi xlink:href="javascript:1">m</mi></math>
+<style>* {display: none}</style> <form action=http://example.org><button>go</button></form> <base href="//example.org/">
+$\\href{javascript:alert(1)}{x}$ `a < b` and $a < b$ [w](data:text/html;base64,PHNjcmlwdD4=)
+"""
+LOUD = """
+from IPython.display import HTML, SVG, Javascript, Markdown, display
+script = "<script>alert(1)</script>"
+for thing in (HTML(script), SVG("<svg onload='alert(1)'/>"), Javascript("alert(1)"), Markdown(script)):
+    display(thing)
+display({"image/png": 'iVBORw0KGgo" onerror="alert(1)', "text/html": "<script>alert(1)</script>"}, raw=True)
+print("<script>alert(1)</script> \\x1b[31m\\x1b]8;;javascript:alert(1)\\x07link")
+raise type("<script>alert(1)</script>", (Exception,), {})("<img src=x onerror=alert(1)>")
+"""
+
+
+@pytest.fixture(scope="module")
+def graded_class(tmp_path_factory):
+    """A small class of attackers and one honest student, through nbgrader: (folder, scores)."""
+    from grading import course
+
+    folder = tmp_path_factory.mktemp("attacked")
+    course.make(folder, ["softmax"])
+    names = [name for name in harness.honest("softmax") if f"check-{name}-values" in harness.honest("softmax")]
+    answers = {name: harness.honest("softmax")[name] for name in names}
+    whole = harness._whole("softmax")
+    wrong = answers | {"softmax": "def softmax(x, axis=-1):\n    return x"}
+
+    def hand_in(student, notebook):
+        place = folder / "submitted" / student / "softmax"
+        place.mkdir(parents=True)
+        (place / "softmax.ipynb").write_text(notebook if isinstance(notebook, str) else json.dumps(notebook))
+        return place
+
+    hand_in("ada", harness.filled(whole, answers))
+    tagged = harness.filled(whole, wrong)
+    for cell in tagged.cells:
+        cell.metadata["tags"] = ["raises-exception", "skip-execution"]
+    hand_in("tags", tagged)
+    place = hand_in("files", harness.filled(whole, wrong))
+    for name in (
+        "torch.py",
+        "numpy.py",
+        "sitecustomize.py",
+        "ipykernel_launcher.py",
+        "usercustomize.py",
+        "nbgrader_config.py",
+    ):
+        (place / name).write_text(f"open({str(folder / 'owned')!r}, 'w').write(__file__)")
+    (place / "link.txt").symlink_to("/etc/passwd")
+    (place / "ada.ipynb").symlink_to(folder / "submitted" / "ada" / "softmax" / "softmax.ipynb")
+    place = hand_in("links", "")
+    (place / "softmax.ipynb").unlink()
+    (place / "softmax.ipynb").symlink_to(folder / "submitted" / "ada" / "softmax" / "softmax.ipynb")
+    book = "import sqlite3, glob\n" + "\n".join(
+        f"try: sqlite3.connect({str(path)!r}).execute('update grade set auto_score = 20')\nexcept Exception: pass"
+        for path in (folder / "gradebook.db", "gradebook.db", "../../gradebook.db")
+    )
+    hand_in("book", harness.filled(whole, wrong | {"softmax": f"{book}\n{wrong['softmax']}"}))
+    doubled = harness.filled(whole, answers)
+    doubled.cells += doubled.cells
+    hand_in("double", doubled)
+    loud = harness.filled(whole, wrong | {"softmax": wrong["softmax"] + LOUD, "explanation-softmax": MARKDOWN}, [LOUD])
+    hand_in("xss", loud)
+    hand_in("broken", '{"cells": ' + "[" * 100_000)
+    environment = course.environment(folder)
+    done = subprocess.run([sys.executable, "-c", RUN, str(folder)], env=environment, cwd=folder, timeout=300)
+    assert done.returncode == 0, (folder / "nbgrader.log").read_text()[-3000:]
+    return folder, json.loads((folder / "scores.json").read_text())
+
+
+def of(scores, exercise):
+    return sum(score or 0 for name, score in scores.items() if name.startswith(f"check-{exercise}-"))
+
+
+@pytest.mark.slow
+def test_nbgrader_grades_them_all(graded_class):
+    _, scores = graded_class
+    assert {student: of(scores[student], "softmax") for student in scores} == {
+        **dict.fromkeys(("tags", "files", "links", "book", "xss", "broken"), 0),
+        **dict.fromkeys(("ada", "double"), 20),
+    }
+    for student in ("ada", "tags", "files", "book", "double", "xss"):
+        assert of(scores[student], "logsumexp") == 20, student
+
+
+@pytest.mark.slow
+def test_nothing_was_done_to_the_course(graded_class):
+    folder, _ = graded_class
+    assert not (folder / "owned").exists()
+    for stage in ("autograded", "feedback"):
+        names = {path.name for path in (folder / stage).rglob("*") if path.is_file() or path.is_symlink()}
+        assert names == {"softmax.ipynb" if stage == "autograded" else "softmax.html"}
+    assert (folder / "submitted" / "ada" / "softmax" / "softmax.ipynb").is_file()
+
+
+def dangers(html):
+    """What of a page a browser would run, or fetch from elsewhere, that the page of an honest student has not."""
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(html, "html.parser")
+    found = [str(tag.get("src") or tag.string)[:200] for tag in page.find_all("script")]
+    for tag in page.find_all(True):
+        found += [f"{tag.name} {name}" for name in tag.attrs if name.startswith("on")]
+        for name in ("href", "src", "action", "srcdoc", "xlink:href", "data"):
+            value = str(tag.get(name, "")).strip().lower()
+            if value.startswith(("javascript:", "data:text", "data:image/svg")) or (
+                tag.name == "img" and "http" in value
+            ):
+                found.append(f"{tag.name} {value[:100]}")
+    found += [tag.name for tag in page.find_all(["iframe", "object", "embed", "form", "base", "svg", "math"])]
+    return [*found, len(page.find_all("style")), *re.findall(r"\\href\{", html)]
+
+
+@pytest.mark.slow
+def test_feedback_runs_nothing_of_a_learners(graded_class):
+    folder, _ = graded_class
+    pages = {
+        student: (folder / "feedback" / student / "softmax" / "softmax.html").read_text() for student in ("ada", "xss")
+    }
+    assert dangers(pages["xss"]) == dangers(pages["ada"])
+    assert "alert(1)" in pages["xss"]  # it can be read
+    assert "<code>a &lt; b</code>" in pages["xss"]
+    assert "$a &lt; b$" in pages["xss"]
+
+
+def test_without_cleaning_markdown_runs():
+    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    from grading.feedback import markdown
+
+    assert len(dangers(markdown2html_mistune(MARKDOWN))) > 8
+    assert dangers(markdown(MARKDOWN)) == [0]
+    assert markdown("![p](attachment:none.png) <b>x</b>") == "<pre>![p](attachment:none.png) &lt;b&gt;x&lt;/b&gt;</pre>"
+
+
+@pytest.mark.slow
+def test_the_log_says_what_was_put_aside(graded_class):
+    folder, _ = graded_class
+    aside = {path.name for path in (folder / "aside").rglob("*")}
+    assert {"torch.py", "sitecustomize.py", "ipykernel_launcher.py"} <= aside
