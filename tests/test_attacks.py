@@ -28,7 +28,7 @@ from normlab import cases, exercises, guard
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes are made of Linux's namespaces")
 
-FILES = ("forgery", "reading", "poison", "bombs", "wire", "library")
+FILES = ("forgery", "reading", "poison", "bombs", "wire", "library", "calling")
 SENTENCE = 700  # characters that a refusal may have
 LONGEST = 25.0  # seconds, of one attack under the limits below
 
@@ -311,6 +311,7 @@ def test_without_looking_memory_is_not_noticed(without, attacks, monkeypatch):
     assert bridge.FULL not in graded.said()
 
 
+@pytest.mark.slow
 def test_without_limits_files_and_processes_grow(without):
     source = (
         "import os, time\n"
