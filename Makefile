@@ -7,6 +7,11 @@ TORCH ?= cpu
 # Where `make bench` runs: cpu or cuda.
 DEVICE ?= cpu
 
+# What `make grade` grades, and where: the folder with submitted/ and the gradebook. OPTIONS goes to python -m grading.
+ASSIGNMENT ?=
+COURSE ?= .
+OPTIONS ?=
+
 BIN := .venv/bin
 VENV := .venv/complete
 
@@ -14,7 +19,7 @@ VENV := .venv/complete
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test prove bench lab notebooks lint course-secret grade-demo clean again
+.PHONY: help book test prove bench lab notebooks lint course-secret grade grade-demo clean again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' Makefile
@@ -61,7 +66,11 @@ lab: $(VENV) ## copy missing exercise notebooks to work/ and open JupyterLab the
 course-secret: $(VENV) ## write the secret of a class, to the file that NORMLAB_SECRET_FILE names
 	@$(BIN)/python -m grading.secret
 
-grade-demo: $(VENV) ## a made-up class goes through nbgrader, from release to feedback
+grade: $(VENV) ## grade ASSIGNMENT in the course's folder COURSE (this one), in parallel and in sandboxes
+	@test -n "$(ASSIGNMENT)" || { echo "Say which: make grade ASSIGNMENT=softmax COURSE=/path/to/course" >&2; exit 2; }
+	@cd "$(COURSE)" && PYTHONPATH="$(CURDIR)" "$(CURDIR)/$(BIN)/python" -B -m grading "$(ASSIGNMENT)" $(OPTIONS)
+
+grade-demo: $(VENV) ## 30 made-up submissions, from release to feedback, in about a minute
 	@$(BIN)/python -B -m grading.demo
 
 # -- Prove and maintain ----------------------------------------------------------------------------------------------
@@ -71,10 +80,12 @@ test: book ## everything that proves the project
 	@# tests/conftest.py, the longest file first: by itself pytest would begin with the file of most tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-prove: $(VENV) ## the long proofs: every answer we know through nbgrader and the command line; tests of every combination
+prove: $(VENV) ## the long proofs: every answer we know; 1,000 submissions beside stock nbgrader; 20 kills; every combination
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m exhaustive
-	@$(BIN)/python -B -m grading.demo
+	@$(BIN)/python -B -m grading.demo --all
 	@$(BIN)/python -B -m grading.parity
+	@$(BIN)/python -B -m grading.speed 1000
+	@NORMLAB_KILLS=20 $(BIN)/python -B -m pytest -q tests/test_faults.py -k killed
 
 bench: $(VENV) ## time normlab beside PyTorch on this machine, some minutes; DEVICE=cuda: on its GPU
 	@$(BIN)/python -m normlab.bench --device $(DEVICE)

@@ -1,4 +1,4 @@
-"""Grading with nbgrader as it is: the demonstration runs once, and what it left in its course folder is looked at.
+"""Grading a class: the demonstration runs once, and what it left in its course folder is looked at.
 
 Its class is smaller here: of those who make known mistakes and nothing else, some are enough. `make prove` grades all.
 """
@@ -36,7 +36,6 @@ PUZZLE = {
     "omar": (0, 0),
     "petra": (0, 0),
     "quinn": (0, 20),
-    "rosa": (0, 20),
     "sven": (0, 0),
     "tara": (0, 20),
 }
@@ -59,16 +58,12 @@ def files_of(checkout):
 
 @pytest.fixture(scope="module")
 def classroom(tmp_path_factory):
-    """Folder of what the students above hand in; the loop that never ends leaves the processor to other tests."""
+    """Folder of what the students above hand in."""
     folder = tmp_path_factory.mktemp("classroom")
     for stem, students in CLASS.items():
         first, *all_of_them = re.split("^(?=# %% student=)", (demo.CLASSROOM / f"{stem}.txt").read_text(), flags=re.M)
         named = {re.match('# %% student="([a-z]+)"', text)[1]: text for text in all_of_them}
         (folder / f"{stem}.txt").write_text(first + "".join(named[student] for student in students))
-    puzzle = (folder / "puzzle.txt").read_text()
-    turn = "        mean += (x.mean() - mean) / 2\n"
-    assert puzzle.count(turn) == 1
-    (folder / "puzzle.txt").write_text(puzzle.replace(turn, f"{turn}        __import__('time').sleep(0.01)\n"))
     return folder
 
 
@@ -78,6 +73,7 @@ def run(tmp_path_factory, classroom):
     root, folder = Path(demo.__file__).resolve().parent.parent, tmp_path_factory.mktemp("class")
     before = set(files_of(root))
     command = [sys.executable, "-B", "-m", "grading.demo", str(folder), "--classroom", str(classroom)]
+    command += ["--more", "0"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     return folder, done, before, set(files_of(root))
 
@@ -100,7 +96,7 @@ def text_of(folder, student, stem):
 @pytest.mark.slow
 def test_every_grade_is_what_the_work_deserves(run):
     _, done, _, _ = run
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "Every grade is what the work deserves" in done.stdout
 
 
@@ -118,7 +114,7 @@ def test_table(run):
             assert total == f"{sum(points) + int(predicted)}/{20 * len(points) + len(asked)}"
     assert "grade them (nbgrader formgrader): 1" in out
     assert "divides by n-1" in out
-    assert "NameError: name 'standardize' is not defined" in out
+    assert "name 'standardize' is not defined: the cell that defines it did not run" in out
     assert str(run[0] / "feedback") in out
 
 
@@ -132,7 +128,9 @@ def test_it_tells_how_far_it_is(run):
         "export --to grades.csv",
     ):
         assert f"nbgrader {command}" in out
-    assert f"{len(HANDED_IN)} of {len(HANDED_IN)}  " in out
+    assert f"python -m grading: {len(HANDED_IN)} notebooks of {len({s for s, _ in HANDED_IN})} students" in out
+    for stem, students in CLASS.items():
+        assert f"{stem}: graded: {len(students)} in " in out
 
 
 @pytest.mark.slow
