@@ -175,6 +175,7 @@ FORGED = (
     "an input transformer that empties cells with a check",
     "overridden run_cell",
     "check replaced by a function that is always content",
+    "NumPy's comparisons replaced",
     "the verdict's own functions replaced, wherever they are",
 )
 
