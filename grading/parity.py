@@ -1,97 +1,155 @@
-"""Every solution, right style and known mistake through nbgrader and through the command line: python -m grading.parity
+"""Every solution, right style and known mistake through the grader and through `check`: python -m grading.parity
 
-The two must give the same verdict, the same sentence and the same mistake. Takes some minutes, so it is part of
-`make prove`, not of `make test`. Exit status: 0 if all agree, 1 if not.
+Each is put into its released notebook and graded as a class's notebooks are: the checks in this process, the answer in
+a sandbox. The same function is held against `check` in this process alone. Both must say the same, part by part: the
+same sentence, the same mistake. Takes many minutes, so it is part of `make prove`. Exit status: 0 if all agree, else 1.
+
+Here, and here alone, sandboxes hold all of normlab: known mistakes are functions of it.
 """
 
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
 import runpy
 import sys
 import tempfile
 import time
-from concurrent.futures import as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 
-from grading import course, demo
+import nbformat
+
+from grading import bridge, demo, judge, rebuild, sandbox
+from grading.course import ROOT
+from normlab import check, exercises
+from normlab.cases import PARTS
 from normlab.exercises import EXERCISES
 from normlab.mistakes import MISTAKES
 
-STEMS = tuple(dict.fromkeys(exercise.stem for exercise in EXERCISES.values()))
-STYLES = course.ROOT / "tests" / "styles"
+STYLES = ROOT / "tests" / "styles"
+
+# `check` lets a known mistake call the rest of normlab; over there it has to take that right.
+ALLOWED = """import functools
+
+from normlab import guard
+from normlab.mistakes import MISTAKES
+
+guard.Rules = functools.partial(guard.Rules, normlab=True)
+"""
 
 
-def mistake(name, number):
-    return f'from normlab.mistakes import MISTAKES\n{name} = MISTAKES["{name}"][{number}].wrong'
+@contextlib.contextmanager
+def sandboxes():
+    """Warm sandboxes in which the known mistakes can be imported."""
+    hidden, preloaded = sandbox.VIEW, bridge.PRELOADED
+    bridge.PRELOADED = (*preloaded, "normlab.mistakes")
+    sandbox.VIEW = tuple(sorted(path.name for path in (ROOT / "normlab").iterdir() if path.name != "__pycache__"))
+    warm = bridge.Sandboxes()
+    try:
+        yield warm
+    finally:
+        warm.close()
+        sandbox.VIEW, bridge.PRELOADED = hidden, preloaded
 
 
-def style(name, number):
-    return f'import runpy\n{name} = runpy.run_path({str(STYLES / f"{name}.py")!r})["STYLES"][{number}]'
-
-
-def answers(stem, solution):
-    """(label, code, slug of the mistake or None) of each exercise of a stem: {exercise: [...]}."""
-    found = {}
-    for name in (exercise.name for exercise in EXERCISES.values() if exercise.stem == stem):
-        styles = runpy.run_path(str(STYLES / f"{name}.py"))["STYLES"]
-        found[name] = [
-            ("solution", "".join(solution[name]["source"]), None),
-            *((f"style {k}", style(name, k), None) for k in range(len(styles))),
-            *((known.slug, mistake(name, k), known.slug) for k, known in enumerate(MISTAKES[name])),
-        ]
+def answers(name):
+    """[(label, function, source)] of all that is known about an exercise: solution, styles, mistakes."""
+    exercise, found = EXERCISES[name], []
+    solved = _cells(exercise.stem, "solutions")
+    source = solved[name].source
+    with tempfile.TemporaryDirectory() as folder:  # Triton reads a kernel's text from its file
+        file = Path(folder, "solution.py")
+        file.write_text(f"{solved['setup'].source}\n\n{source}\n", encoding="utf-8")
+        names = runpy.run_path(str(file))
+    found.append(("solution", names[exercise.function], source))
+    path = STYLES / f"{name}.py"
+    text = path.read_text(encoding="utf-8")
+    for k, function in enumerate(runpy.run_path(str(path))["STYLES"]):
+        found.append((f"style {k}", function, f"{text}\n\n{exercise.function} = STYLES[{k}]"))
+    for k, known in enumerate(MISTAKES[name]):
+        source = f'{ALLOWED}{exercise.function} = MISTAKES["{name}"][{k}].wrong'
+        found.append((known.slug, known.wrong, source))
     return found
 
 
-def run(folder):
-    """Prints what disagrees; returns how many answers agree and how many do not."""
-    course.make(folder, STEMS)
-    todo, submissions = {}, []
-    for stem in STEMS:
-        path = course.ROOT / "solutions" / stem / f"{stem}.ipynb"
-        todo[stem] = answers(stem, demo.cells_by_id(demo.read_notebook(path)))
-        for k in range(max(map(len, todo[stem].values()))):
-            codes = {
-                name: demo.Answer(code=of[k][1], passes=frozenset(), mistake=of[k][2], broken=False)
-                for name, of in todo[stem].items()
-                if k < len(of)
-            }
-            submissions.append(demo.Submission(f"student{k:02}", stem, "", codes))
-    agree = differ = 0
-    with course.workers(folder) as pool:
-        for stem in STEMS:
-            pool.submit(course.nbgrader, "generate_assignment", stem).result()
-        for submission in submissions:
-            demo.hand_in(folder, submission)
-        for stem in STEMS:
-            pool.submit(course.nbgrader, "zip_collect", stem).result()
-        jobs = [pool.submit(course.nbgrader, "autograde", s.stem, "--student", s.student) for s in submissions]
-        for done, _ in enumerate(as_completed(jobs), 1):
-            print(f"\rautograded {done} of {len(jobs)}", end="", flush=True)
-        print()
-        for stem in STEMS:
-            own = [s for s in submissions if s.stem == stem]
-            scores = pool.submit(course.scores, stem).result()
-            for name, of in todo[stem].items():
-                handed_in = [s for s in own if name in s.answers]
-                verdicts = demo.check_on_the_command_line(folder, name, handed_in)
-                for submission, (label, _, slug) in zip(handed_in, of, strict=True):
-                    verdict = verdicts[submission.student]
-                    total = sum(scores[submission.student][f"check-{name}-{part}"] for part in demo.PARTS)
-                    refused = demo.refusals(folder, submission)
-                    first = next((refused[name, part] for part in demo.PARTS if (name, part) in refused), None)
-                    right = slug is None
-                    same = verdict["accepted"] == right == (total == 20) and verdict["mistake"] == slug
-                    if same and first == verdict["reason"]:
-                        agree += 1
-                    else:
-                        differ += 1
-                        print(f"{name}, {label}: {total} points, {first!r}; the command line: {verdict}")
-    return agree, differ
+@cache
+def _cells(stem, tree="exercises"):
+    notebook = nbformat.read(ROOT / tree / stem / f"{stem}.ipynb", 4)
+    return {rebuild.identity(cell): cell for cell in notebook.cells}
 
 
-def main():
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="normlab-parity-") as folder:
-        agree, differ = run(Path(folder).resolve())
-    print(f"{agree} answers agree, {differ} do not; {time.monotonic() - started:.0f} seconds.")
+@cache
+def _release(name):
+    """The released notebook with this exercise alone."""
+    exercise = EXERCISES[name]
+    released = nbformat.read(ROOT / "exercises" / exercise.stem / f"{exercise.stem}.ipynb", 4)
+    wanted = {"setup", name, *(f"check-{name}-{part}" for part in PARTS)}
+    released.cells = [cell for cell in released.cells if rebuild.identity(cell) in wanted]
+    return released
+
+
+def graded(name, source, warm):
+    """{part: (sentence, mistake), or None where it is right} as a graded notebook has it."""
+    release = _release(name)
+    handed_in = [(c.cell_type, [rebuild.identity(c)], c.source) for c in release.cells]
+    handed_in = [(kind, names, source if names == [name] else old) for kind, names, old in handed_in]
+    found = {}
+    for cell in judge.grade(rebuild.rebuild(release, handed_in), warm).cells:
+        kind, _, part = rebuild.identity(cell).rpartition("-")
+        if kind == f"check-{name}":
+            errors = [output for output in cell.outputs if output["output_type"] == "error"]
+            mistake = cell.metadata["normlab"].get("mistake")
+            found[part] = (errors[0]["evalue"], mistake) if errors else None
+    return found
+
+
+def checked(name, function):
+    """The same by `check`, here."""
+    found = {}
+    for part in PARTS:
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                check.check(function, name, part)
+                found[part] = None
+            except check.CheckFailed as failed:
+                found[part] = str(failed), failed.mistake
+    return found
+
+
+def disagreements(name, chosen, warm):
+    """Sentences about each of the chosen (label, function, source) for which the two differ."""
+    for label, function, source in chosen:
+        there, here = graded(name, source, warm), checked(name, function)
+        for part in PARTS:
+            (one, mistake), (other, named) = there[part] or (None, None), here[part] or (None, None)
+            if mistake != named or not demo.same(one, other):
+                yield f"{name}, {label}, {part}: the notebook says {there[part]}, check says {here[part]}"
+
+
+def all_of(name):
+    """How many answers of an exercise there are, and all disagreements. In a process of its own."""
+    if (torch := exercises.torch_or_none()) is not None:
+        torch.set_num_threads(1)
+    with sandboxes() as warm:
+        known = answers(name)
+        return len(known), list(disagreements(name, known, warm))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m grading.parity", description=__doc__.splitlines()[0])
+    parser.add_argument("exercises", nargs="*", metavar="EXERCISE", help="these alone (default: all)")
+    names = parser.parse_args(arguments).exercises or list(EXERCISES)
+    started, count, differ = time.monotonic(), 0, 0
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(all_of, name): name for name in names}
+        for number, job in enumerate(as_completed(jobs), 1):
+            answered, lines = job.result()
+            count, differ = count + answered, differ + len(lines)
+            print("\n".join([*lines, f"{number} of {len(names)}: {jobs[job]}, {answered} answers"]), flush=True)
+    print(f"{count} answers, {differ} disagreements; {time.monotonic() - started:.0f} seconds.")
     return 1 if differ else 0
 
 

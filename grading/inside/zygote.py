@@ -30,6 +30,7 @@ PRELOAD = (
     "triton",
     "sklearn.datasets",
     "matplotlib",
+    "normlab.mistakes",  # which are there for a proof of the grader alone (parity.py)
 )  # that a notebook may ask to be imported before the fork
 PR_SET_DUMPABLE = 4
 IPC_RMID = 0
