@@ -6,6 +6,7 @@ Nothing of this process is at stake: what comes back is plain data, and whatever
 import ast
 import builtins
 import contextlib
+import functools
 import inspect
 import re
 import textwrap
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grading import plain
 from grading.rebuild import names_stored
 from grading.sandbox import Sandbox, TooMuch
 from normlab import guard
@@ -30,6 +32,7 @@ PRELOADED = ("numba", "triton", "sklearn", "matplotlib")  # what a fork is worth
 DEAD = "ends its own process (exit, a crash, or too much memory)"
 FULL = "takes more memory than there is"
 FOREIGN = "answers what no function returns"
+PLAIN = "where more is looked at than numbers, there are NumPy, PyTorch, Numba, Triton and mathematics"
 
 
 # ---- what a process may have -----------------------------------------------------------------------------------------
@@ -37,19 +40,26 @@ FOREIGN = "answers what no function returns"
 
 @dataclass(frozen=True)
 class Policy:
-    """What a process has: PyTorch or not; which of its functions are closed; whether it differentiates."""
+    """What a process has: PyTorch or not; which of its functions are closed; whether it differentiates; and whether it
+    has plain statements alone (plain.py), because more is looked at there than numbers."""
 
     kind: str = "numpy"
     closed: tuple | None = None
     autograd: bool = True
+    plain: bool = False
+
+
+# How functions are used whose memory, compiler or class is looked at.
+MEASURING = ("normlab.drive.kernels", "normlab.drive.running", "normlab.drive.streams")
 
 
 def policy(exercise, with_torch=False):
     """The Policy of an exercise. An exercise in NumPy is judged without PyTorch, unless the code asks for it; then it
     has what PyTorch is made of, and none of what the exercise is about."""
+    plain = exercise.drive.__module__ in MEASURING
     if not (exercise.torch_exercise or with_torch):
-        return Policy()
-    return Policy("torch", guard.rules(exercise).forbidden, exercise.torch_exercise)
+        return Policy(plain=plain)
+    return Policy("torch", guard.rules(exercise).forbidden, exercise.torch_exercise, plain)
 
 
 class Sandboxes:
@@ -196,7 +206,21 @@ class Learner:
         self.used = 0.0
         self.shown = {}  # what the learner's cells put out, by their numbers
         self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)]
+        self.left_out = {}  # name -> why the statement that defines it is not plain
         self.needed = [own[i] or _needed(cells, own, i) for i in range(len(cells))]
+
+    @functools.cached_property
+    def plain(self):
+        """The cells with their plain statements alone."""
+        modules, kept = {}, []
+        for source, own in zip(self.cells, self.own, strict=True):
+            if own:
+                source, left = plain.plain(source, modules)
+                self.left_out |= left
+            else:
+                modules |= plain.imported(source)
+            kept.append(source)
+        return kept
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
@@ -219,7 +243,8 @@ class Learner:
                 if not self.needed[number] or (policy, number) in self.skipped:
                     continue  # as before, when it ended the process
                 try:
-                    answer = self.ask(policy, process, {"do": "cell", "source": self.cells[number]}, CELL_SECONDS)
+                    source = (self.plain if policy.plain else self.cells)[number]
+                    answer = self.ask(policy, process, {"do": "cell", "source": source}, CELL_SECONDS)
                 except Ended as ended:
                     self.skipped.add((policy, number))
                     if shows:
@@ -287,6 +312,8 @@ class Learner:
             if exercise and wanted.kind == "numpy" and process.wants_torch:
                 self.with_torch.add(exercise.name)
                 return self.look(name, upto, exercise)
+            if wanted.plain and name in self.left_out:
+                return Remote(self, name, None, upto, f"{self.left_out[name]}: {PLAIN}")
             return Missing
         if answer.get("callable"):
             return Remote(self, name, answer.get("signature"), upto)

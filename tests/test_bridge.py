@@ -288,3 +288,38 @@ def test_what_a_cell_puts_out(graded):
     assert "per loop" in outputs["extra-3"][0].text
     assert outputs["extra-4"][0].ename == "SyntaxError"
     assert len(outputs["extra-5"][0].text) < 21_000
+
+
+# ---- exercises that ask for more than numbers ------------------------------------------------------------------------
+
+ROWS = """@numba.njit
+def softmax_rows(x, out):
+    for i in range(x.shape[0]):
+        m = -np.inf
+        for j in range(x.shape[1]):
+            m = x[i, j] if np.isnan(x[i, j]) else max(m, x[i, j])
+        t = 0.0
+        for j in range(x.shape[1]):
+            out[i, j] = np.exp(x[i, j] - m)
+            t += out[i, j]
+        for j in range(x.shape[1]):
+            out[i, j] /= t
+"""
+
+
+def test_what_looks_at_a_function_cannot_be_changed_by_it(learner):
+    """The right numbers, from a function that is not compiled, by whoever says that it is."""
+    lie = "import normlab.drive.kernels as k\nimport numba\n"
+    lie += "k.rows = lambda candidate, x: np.exp(x - x.max(1, keepdims=True, initial=-9)) if x.size else x"
+    sentence, _ = refusal(
+        remote(learner(lie, "def softmax_rows(x, out):\n    pass"), "softmax_rows", "softmax_rows"), "softmax_rows"
+    )
+    assert "runs as plain Python" in sentence
+    inside = "def softmax_rows(x, out):\n    import sys\n    sys.modules['normlab.drive.kernels'].rows = None"
+    sentence, _ = refusal(remote(learner(inside), "softmax_rows", "softmax_rows"), "softmax_rows")
+    assert "imports sys" in sentence
+
+
+def test_what_is_not_plain_costs_nothing_beside_a_right_answer(learner):
+    cell = "import numba\nimport matplotlib.pyplot as plt\n%config InlineBackend.dpi = 50\nprint(open('/dev/null').read())\n"
+    check(remote(learner(cell + ROWS), "softmax_rows", "softmax_rows"), "softmax_rows", part="values")
