@@ -321,5 +321,5 @@ def test_what_looks_at_a_function_cannot_be_changed_by_it(learner):
 
 
 def test_what_is_not_plain_costs_nothing_beside_a_right_answer(learner):
-    cell = "import numba\nimport matplotlib.pyplot as plt\n%config InlineBackend.dpi = 50\nprint(open('/dev/null').read())\n"
+    cell = "import numba\nimport matplotlib.pyplot as plt\n%timeit -n 1 -r 1 1\nprint(open('/dev/null').read())\n"
     check(remote(learner(cell + ROWS), "softmax_rows", "softmax_rows"), "softmax_rows", part="values")
