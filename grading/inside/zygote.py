@@ -32,6 +32,7 @@ PRELOAD = (
     "matplotlib",
     "normlab.mistakes",  # which are there for a proof of the grader alone (parity.py)
 )  # that a notebook may ask to be imported before the fork
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 IPC_RMID = 0
 
@@ -228,6 +229,8 @@ def main():
         os.setresgid(*[told["gid"]] * 3)
         os.setresuid(*[told["uid"]] * 3)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # A change of users takes back what bubblewrap asked for: to end with the grader, stopped or not.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the kernel keeps from a first process
     control = socket.socket(fileno=told["socket"])
     sys.path.insert(0, HERE)
