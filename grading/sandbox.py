@@ -88,6 +88,14 @@ def _folders(path):
         yield from ("--perms", "0755", "--dir", str(folder))
 
 
+def writable():
+    """Folders that a learner's code may write to. Where Python itself lies below /tmp, that is none of them: what is
+    mounted over it would hide it."""
+    prefixes = [Path(prefix) for prefix in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix)]
+    below = any(prefix.is_relative_to("/tmp") for prefix in prefixes)
+    return ["/dev/shm", "/home/learner", *([] if below else ["/tmp"])]
+
+
 def _packages():
     return [Path(p) for p in dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))]
 
@@ -131,12 +139,13 @@ def command(kind, closed, autograd, descriptor, uid, gid, drop_inside):
     for stub in sorted((INSIDE / "normlab").glob("*.py")):
         line += ["--ro-bind", str(stub), f"{COURSE}/normlab/{stub.name}"]
     line += ["--ro-bind", str(INSIDE), f"{COURSE}/inside"]
-    for folder in ("/home/learner", "/tmp", "/dev/shm"):
+    for folder in writable():
         line += ["--perms", "1777", "--size", str(FILES), "--tmpfs", folder]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/home/learner", "--clearenv"]
     for name, value in _environment(kind).items():
         line += ["--setenv", name, value]
     told = {"socket": descriptor, "kind": kind, "closed": closed, "autograd": autograd, "uid": uid, "gid": gid}
+    told["writable"] = writable()
     return [*line, "--", sys.executable, "-I", f"{COURSE}/inside/zygote.py", json.dumps(told)]
 
 
@@ -152,7 +161,8 @@ def _environment(kind):
         "NUMBA_NUM_THREADS": "1",
         "MPLBACKEND": "agg",
         "IPYTHONDIR": "/home/learner/.ipython",
-        "TRITON_CACHE_DIR": "/tmp/triton",
+        "TMPDIR": writable()[-1],
+        "TRITON_CACHE_DIR": "/home/learner/.triton",
     }
 
 

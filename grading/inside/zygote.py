@@ -24,7 +24,7 @@ import traceback
 import types
 
 HERE = "/course"
-WRITABLE = ("/home/learner", "/tmp", "/dev/shm")
+HOME = "/home/learner"
 PRELOAD = (
     "numba",
     "triton",
@@ -97,7 +97,7 @@ def make_absent(names):
 # ---- what a notebook leaves behind -----------------------------------------------------------------------------------
 
 
-def clean():
+def clean(writable):
     """Kills every other process here, and deletes what they have written."""
     for _ in range(1000):
         try:
@@ -107,7 +107,7 @@ def clean():
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, 0)[0]:
                 pass
-    for folder in WRITABLE:
+    for folder in writable:
         _empty(folder)
     for kind, remove in (("shm", libc.shmctl), ("msg", libc.msgctl)):
         for number in _ipc(kind):
@@ -178,8 +178,8 @@ def notebook(connection, message, learner, calls):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         limit(message["memory"], message["files"], message["seconds"])
         calls.refuse()
-        os.chdir(WRITABLE[0])
-        sys.path.insert(0, WRITABLE[0])
+        os.chdir(HOME)
+        sys.path.insert(0, HOME)
         if message["absent"]:
             make_absent(message["absent"])
         learner.main(connection)
@@ -189,7 +189,7 @@ def notebook(connection, message, learner, calls):
         os._exit(1)
 
 
-def serve(control, learner, calls):
+def serve(control, learner, calls, writable):
     """Does what it is told, until the socket is closed."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 4)
@@ -197,7 +197,7 @@ def serve(control, learner, calls):
             return
         message = json.loads(data)
         if message["do"] == "end":
-            clean()
+            clean(writable)
             control.sendall(b'{"ended": true}\n')
             continue
         for name in message["preload"]:
@@ -253,7 +253,7 @@ def main():
     gc.freeze()  # else each fork would copy, for its garbage collector, what it could share
     calls.program()  # where they are not known, nothing is to run
     control.sendall(b'{"ready": true}\n')
-    serve(control, learner, calls)
+    serve(control, learner, calls, told["writable"])
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ CENSUS = """
 def _census():
     import builtins, hashlib, os, resource, signal, sys, threading
     told = {}
-    for folder in ("/home/learner", "/tmp", "/dev/shm"):
+    for folder in filter(lambda folder: os.access(folder, os.W_OK), ("/home/learner", "/tmp", "/dev/shm")):
         told[folder] = sorted(os.path.join(a, n) for a, d, f in os.walk(folder) for n in d + f)
         told[folder, "may"] = oct(os.stat(folder).st_mode), os.stat(folder).st_uid, os.listxattr(folder)
     told["course"] = sorted(os.listdir("/course")), sorted(os.listdir("/"))
