@@ -236,7 +236,7 @@ def test_what_a_function_was_called_with_is_put_out_nowhere(graded):
     steals = "kept = []\n" + SOFTMAX.replace(
         "    wide", "    kept.append(float(x.ravel()[0]) if x.size else 0)\n    wide", 1
     )
-    outputs = graded("softmax", {"softmax": steals}, "print('kept', kept)", "import os\nprint(os.listdir('/tmp'))")
+    outputs = graded("softmax", {"softmax": steals}, "print('kept', kept)", "import os\nprint(os.listdir('/dev/shm'))")
     assert errors(outputs["check-softmax-values"]) == []
     assert outputs["extra-1"][0].text == "kept []\n"
     assert outputs["extra-2"][0].text == "[]\n"
