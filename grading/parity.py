@@ -44,15 +44,15 @@ guard.Rules = functools.partial(guard.Rules, normlab=True)
 @contextlib.contextmanager
 def sandboxes():
     """Warm sandboxes in which the known mistakes can be imported."""
-    hidden, preloaded = sandbox.VIEW, bridge.PRELOADED
-    bridge.PRELOADED = (*preloaded, "normlab.mistakes")
+    before = sandbox.VIEW, bridge.PRELOADED, bridge.MEASURING
+    bridge.PRELOADED, bridge.MEASURING = (*bridge.PRELOADED, "normlab.mistakes"), ()
     sandbox.VIEW = tuple(sorted(path.name for path in (ROOT / "normlab").iterdir() if path.name != "__pycache__"))
     warm = bridge.Sandboxes()
     try:
         yield warm
     finally:
         warm.close()
-        sandbox.VIEW, bridge.PRELOADED = hidden, preloaded
+        sandbox.VIEW, bridge.PRELOADED, bridge.MEASURING = before
 
 
 def answers(name):

@@ -150,7 +150,7 @@ def command(kind, closed, autograd, descriptor, uid, gid, drop_inside):
 
 
 def _environment(kind):
-    return {
+    return ({} if "/tmp" in writable() else {"TMPDIR": "/home/learner"}) | {
         "PATH": "/usr/bin:/bin",
         "HOME": "/home/learner",
         "LANG": "C.UTF-8",
@@ -161,7 +161,6 @@ def _environment(kind):
         "NUMBA_NUM_THREADS": "1",
         "MPLBACKEND": "agg",
         "IPYTHONDIR": "/home/learner/.ipython",
-        "TMPDIR": writable()[-1],
         "TRITON_CACHE_DIR": "/home/learner/.triton",
     }
 
