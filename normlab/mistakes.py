@@ -2092,6 +2092,7 @@ _add(
     "no-noise",
     "draws the same class every time: each class of each sample needs noise of its own",
     with_switches(_noisy_argmax, sign=0),
+    lambda logits, rng, size: np.full(size, np.argmax(logits)),
 )
 _add(
     "gumbel_max",
