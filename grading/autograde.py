@@ -7,8 +7,6 @@ is, and builds the one that is graded. `Judge` runs that one: the instructor's c
 sandbox. Scores, gradebook, formgrader, feedback and export stay nbgrader's own.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import stat
@@ -96,24 +94,7 @@ def rebuilt(release, path, within):
 
 
 class Judge(NbGraderPreprocessor):
-    """In place of nbgrader's Execute. Graded notebooks that it was told of are not graded again."""
-
-    known = {}  # noqa: RUF012 - of this process
-
-    @classmethod
-    def know(cls, graded):
-        cls.known[key(graded)] = graded
+    """In place of nbgrader's Execute."""
 
     def preprocess(self, nb, resources):
-        graded = self.known.pop(key(nb), None) or judge.grade(nb, judge.sandboxes())
-        for cell, judged in zip(nb.cells, graded.cells, strict=True):
-            if cell.cell_type == "code":
-                cell.outputs = judged.outputs
-                cell.metadata["normlab"] = judged.metadata.get("normlab", {})
-        return nb, resources
-
-
-def key(notebook):
-    """Tells notebooks apart by what is run in them."""
-    cells = [(cell.get("id"), cell.cell_type, cell.source) for cell in notebook.cells]
-    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+        return judge.grade(nb, judge.sandboxes()), resources

@@ -300,7 +300,7 @@ class Learner:
             self.end()
         return found
 
-    def look(self, name, upto, exercise=None):
+    def look(self, name, upto, exercise):
         """What a name stands for after the cells before number `upto`: data, a Remote, or Missing."""
         wanted = self._policy(exercise)
         try:
@@ -309,7 +309,7 @@ class Learner:
         except Ended as ended:
             return Remote(self, name, None, upto, str(ended))
         if answer.get("missing"):
-            if exercise and wanted.kind == "numpy" and process.wants_torch:
+            if wanted.kind == "numpy" and process.wants_torch:
                 self.with_torch.add(exercise.name)
                 return self.look(name, upto, exercise)
             if wanted.plain and name in self.left_out:
@@ -320,7 +320,7 @@ class Learner:
         return answer.get("value")
 
     def _policy(self, exercise):
-        return self.main if exercise is None else policy(exercise, exercise.name in self.with_torch)
+        return policy(exercise, exercise.name in self.with_torch)
 
     def outcome(self, name, exercise, args, kwargs, upto):
         """guard.Outcome of calling a name as the exercise does."""

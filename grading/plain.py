@@ -52,6 +52,7 @@ ATTRIBUTES = {
 # Of modules: what reads and writes files, runs text, or reaches any address.
 FUNCTIONS = {
     *("load", "save", "savez", "savez_compressed", "fromfile", "memmap", "loadtxt", "savetxt", "genfromtxt", "compile"),
+    *("get_type_hints", "ForwardRef", "singledispatch", "singledispatchmethod", "make_dataclass"),  # eval of text
     *("DataSource", "carray", "farray", "objmode", "cfunc", "from_dlpack", "from_file", "frombuffer"),
 }
 _SIGNS = "add sub mul truediv floordiv mod divmod pow matmul and or xor lshift rshift".split()
@@ -155,6 +156,9 @@ class _Reader(ast.NodeVisitor):
         if node.arg in self.modules:  # inside, that name is no module
             raise NotPlain(f"gives {node.arg} away")
         self.generic_visit(node)
+
+    def visit_MatchClass(self, node):
+        raise NotPlain("takes attributes by matching a class")  # of any name, in any class that claims the value
 
     def visit_keyword(self, node):
         if node.arg == "metaclass":

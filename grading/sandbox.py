@@ -29,7 +29,6 @@ COURSE = "/course"
 # All of normlab that runs beside a learner's code. None of it knows an answer.
 VIEW = ("__init__.py", "drive", "guard.py", "watch.py", "interpret.py", "shadow.py")
 
-KINDS = ("numpy", "torch")
 MEMORY = 4 << 30  # bytes of address space that one process may have
 HELD = 2 << 30  # bytes of memory that all processes of a notebook may hold together
 FILES = 64 << 20  # bytes of one file, and of each writable folder
@@ -183,8 +182,8 @@ def below(number):
 
 
 class Sandbox:
-    """One zygote, of a kind of KINDS; of PyTorch's functions, those `closed` refuse. `start` a notebook's process, take
-    it through the notebook, `end` it; then the next."""
+    """One zygote, of the kind "numpy" or "torch"; of PyTorch's functions, those `closed` refuse. `start` a notebook's
+    process, take it through the notebook, `end` it; then the next."""
 
     def __init__(self, kind="numpy", closed=None, autograd=True):
         self.what, self.process = (kind, closed, autograd), None

@@ -320,6 +320,21 @@ def test_what_looks_at_a_function_cannot_be_changed_by_it(learner):
     assert "imports sys" in sentence
 
 
+def test_a_signature_is_read_and_not_run(learner):
+    signed = ROWS.replace("@numba.njit", "@numba.njit(['void(f8[:,:], f8[:,:])', 'void(f4[:,:], f4[:,:])'])", 1)
+    check(remote(learner("import numba\n" + signed), "softmax_rows", "softmax_rows"), "softmax_rows", part="values")
+
+
+def test_text_that_is_no_signature_is_not_run(learner):
+    text = "__import__('normlab.drive.kernels').drive.kernels.__dict__.update(NO_KERNEL='x') or void(float64)"
+    one = learner(
+        f"import numba\ntry:\n    numba.njit({text!r})(lambda x, y: x)\nexcept TypeError as no:\n    said = str(no)"
+    )
+    one.show({})
+    process = one.process(bridge.policy(exercises.find("softmax_rows")), 2)
+    assert process.ask({"do": "look", "name": "said"}, 10)["value"] == "this is no signature"
+
+
 def test_what_is_not_plain_costs_nothing_beside_a_right_answer(learner):
     cell = "import numba\nimport matplotlib.pyplot as plt\n%timeit -n 1 -r 1 1\nprint(open('/dev/null').read())\n"
     check(remote(learner(cell + ROWS), "softmax_rows", "softmax_rows"), "softmax_rows", part="values")

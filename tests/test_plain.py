@@ -70,6 +70,9 @@ def test_there_are_some():
         "@np.lib.set_module('x')\ndef f():\n    pass",
         "with open('x') as f:\n    pass",
         "from operator import attrgetter",
+        "match f:\n    case object(__globals__=g):\n        h = g",
+        "import typing\nf = typing.get_type_hints",
+        "from functools import singledispatch",
     ],
 )
 def test_ways_out_are_left_out(source):

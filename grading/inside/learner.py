@@ -131,14 +131,13 @@ class Learner:
 
         shell._showtraceback = lambda *_: None
         shell.display_pub.publish = publish
-        hook = shell.displayhook
-        before = sys.displayhook, hook.__class__.__call__
+        before = sys.displayhook
         with contextlib.redirect_stdout(printed["stdout"]), contextlib.redirect_stderr(printed["stderr"]):
             try:
                 shell.display_trap.hook = show
                 done = shell.run_cell(source, store_history=False)
             finally:
-                sys.displayhook = before[0]
+                sys.displayhook = before
         for name, sink in printed.items():
             if sink.text:
                 outputs.insert(0, {"output_type": "stream", "name": name, "text": "".join(sink.text)})
