@@ -19,15 +19,15 @@ from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import AutogradeApp
 from nbgrader.converters import Autograde
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, OverwriteCells
-from sqlalchemy import Index
+from sqlalchemy import text
 
 from grading import autograde, marks, rebuild
 
 INDEXES = (
-    (api.SubmittedAssignment, api.SubmittedAssignment.student_id),
-    (api.SubmittedNotebook, api.SubmittedNotebook.assignment_id),
-    (api.Grade, api.Grade.notebook_id),
-    (api.Comment, api.Comment.notebook_id),
+    ("submitted_assignment", "student_id"),
+    ("submitted_notebook", "assignment_id"),
+    ("grade", "notebook_id"),
+    ("comment", "notebook_id"),
 )
 
 
@@ -81,10 +81,11 @@ class Recorder(Autograde):
         if self.book is not None:
             self.book.close()
         self.book = Gradebook(self.coursedir.db_url, self.coursedir.course_id)
-        for table, column in INDEXES:
-            # nbgrader looks these up without an index: each submission would take longer than the one before.
-            column = column.property.columns[0]
-            Index(f"ix_{table.__tablename__}_{column.name}", column).create(self.book.engine, checkfirst=True)
+        with self.book.engine.begin() as connection:
+            # nbgrader looks these up without an index: each submission would take longer than the one before. They are
+            # no part of nbgrader's tables: an Index of SQLAlchemy would become one, for all gradebooks of this process.
+            for table, column in INDEXES:
+                connection.execute(text(f"CREATE INDEX IF NOT EXISTS ix_{table}_{column} ON {table} ({column})"))
         try:
             found = self.book.find_assignment(self.assignment).notebooks
         except MissingEntry:

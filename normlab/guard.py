@@ -147,6 +147,14 @@ def _refuse_forbidden_calls(rules):
             return False
         return not ((frame.f_back and frame.f_back.f_globals.get("__name__")) or "").startswith("normlab.")
 
+    def importing(frame):
+        """Whether SciPy is being imported: that by itself is no use of it."""
+        while frame:
+            if frame.f_code.co_name == "<module>" and (frame.f_globals.get("__name__") or "").startswith("scipy."):
+                return True
+            frame = frame.f_back
+        return False
+
     def torch_name(name):
         bare = name.strip("_")
         for prefix in ("native_", "fused_", "special_"):
@@ -158,8 +166,8 @@ def _refuse_forbidden_calls(rules):
             return
         if event == "call":
             module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
-            if module.startswith("scipy.special"):
-                stop(f"scipy.special ({name})")
+            if module.startswith("scipy.special") and not importing(frame):
+                stop("scipy.special")
             if not rules.normlab and from_outside(frame):
                 stop("normlab")
             if module == "torch._ops" and name == "__call__":
@@ -211,8 +219,16 @@ def _time_limit(seconds):
             signal.signal(number, handler)
 
 
-def _no_exit(*_):
-    raise Stop("ends the whole process (os._exit): a function returns or raises")
+def _exit(before, ends):
+    """os._exit for a candidate and the threads it starts. Those that were there `before` may end the process: a worker
+    of Dask does when whoever started it is gone."""
+
+    def exit(status):
+        if threading.get_ident() in before:
+            ends(status)
+        raise Stop("ends the whole process (os._exit): a function returns or raises")
+
+    return exit
 
 
 def _no_input(*_):
@@ -299,8 +315,9 @@ def guard(seconds, profile=None):
     """Runs its body with printing swallowed, warnings ignored, time limited and calls watched. Errors: the first Stop
     of the body, also when the body swallowed it."""
     sink, Stop.first = _Sink(), None
+    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
     with (
-        _attribute(os, "_exit", _no_exit),
+        _attribute(os, "_exit", _exit(others, os._exit)),
         _attribute(builtins, "input", _no_input),
         _silent_descriptors(),
         _random_states(),

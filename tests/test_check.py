@@ -499,6 +499,50 @@ def test_candidates_that_misbehave(capfd, candidate, sentence):
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_import_by_itself_is_no_call():
+    """What runs while scipy.special is imported for the first time is not what the candidate calls."""
+    code = """
+import sys
+from normlab.check import check
+def softmax(x, axis=-1):
+    import numpy as np, scipy.special
+    wide = x.astype(np.promote_types(x.dtype, np.float32))
+    e = np.exp(wide - wide.max(axis=axis, keepdims=True))
+    return (e / e.sum(axis=axis, keepdims=True)).astype(x.dtype)
+check(softmax)
+assert "scipy.special" in sys.modules
+def softmax(x, axis=-1):
+    return scipy.special.softmax(x, axis)
+import scipy.special
+try:
+    check(softmax)
+except Exception as error:
+    assert "calls scipy.special" in str(error), error
+else:
+    raise AssertionError("not refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_of_the_host_may_end_the_process():
+    """A worker's watchman ends it when its grader is gone, also while a candidate runs."""
+    code = """
+import os, threading
+from normlab.guard import guard
+begun, tried = threading.Event(), threading.Event()
+def watchman():
+    begun.wait()
+    os._exit(7)
+threading.Thread(target=watchman).start()
+with guard(10):
+    begun.set()
+    tried.wait(5)
+os._exit(0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 7
+
+
 def test_the_users_own_interrupt_passes_through():
     def candidate(x, axis=-1):
         raise KeyboardInterrupt

@@ -87,7 +87,7 @@ def test_killed_at_any_moment(released, tmp_path):
         assert grader.poll() is None, (folder / "out.txt").read_text()
         grader.kill()
         grader.wait()
-        assert _gone(folder), tiny.left_running(folder)
+        assert _gone(folder), "\n".join(tiny.left_running(folder))
         finished = _finished(folder)
         snapshots.append((finished, _kept(folder, finished)))
     assert 0 < len(snapshots[-1][0]) < CLASS
@@ -152,6 +152,16 @@ def test_ended_between_two_steps(folder, recorder, monkeypatch, stage):
     score = again.record("ada", texts)
     assert recorder().finished("ada")
     assert tiny.scores(tiny.rows(folder)) == {"ada": score[0]}
+
+
+def test_other_gradebooks_of_the_process(recorder, tmp_path):
+    """What a recorder adds to its gradebook, it adds to no other one that is made later, or has been."""
+    from nbgrader.api import Gradebook
+
+    for _ in range(2):
+        recorder()
+    with Gradebook(f"sqlite:///{tmp_path / 'new.db'}", "other") as book:
+        assert book.students == []
 
 
 # -- What is in the way ----------------------------------------------------------------------------------------------
