@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+import sqlalchemy
 from nbgrader import api, utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import AutogradeApp
 from nbgrader.converters import Autograde
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, OverwriteCells
-from sqlalchemy import text
 
 from grading import autograde, marks, rebuild
 
@@ -85,7 +85,8 @@ class Recorder(Autograde):
             # nbgrader looks these up without an index: each submission would take longer than the one before. They are
             # no part of nbgrader's tables: an Index of SQLAlchemy would become one, for all gradebooks of this process.
             for table, column in INDEXES:
-                connection.execute(text(f"CREATE INDEX IF NOT EXISTS ix_{table}_{column} ON {table} ({column})"))
+                statement = f"CREATE INDEX IF NOT EXISTS ix_{table}_{column} ON {table} ({column})"
+                connection.execute(sqlalchemy.text(statement))
         try:
             found = self.book.find_assignment(self.assignment).notebooks
         except MissingEntry:
