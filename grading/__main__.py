@@ -78,6 +78,12 @@ class Cluster:
     """
 
     def __init__(self, workers, address=None, patience=PATIENCE):
+        # Before there are two threads: the first import of distutils changes the list of finders that every import goes
+        # through, and whoever imports just then may miss one of them.
+        with contextlib.suppress(ImportError):
+            import distutils  # noqa: F401
+        import distributed  # noqa: F401
+
         self.workers, self.address, self.patience = workers, address, patience
         self.local = self.client = self.error = None
         self.counted, self.count = 0.0, workers
@@ -174,8 +180,30 @@ def _warm():
 # ---- grading ---------------------------------------------------------------------------------------------------------
 
 
-def grade(recorder, cluster, students, show, secret, patience=PATIENCE):
-    """Grade and record these students' submissions; a Tally."""
+class Interrupt:
+    """Ctrl-C, while this lasts: KeyboardInterrupt at once, and where Python swallows that, as in a callback of its
+    garbage collection, from the next `check`."""
+
+    asked = False
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, signum, frame):
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def check(self):
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+def grade(recorder, cluster, students, show, secret, patience=PATIENCE, check=lambda: None):
+    """Grade and record these students' submissions; a Tally. `check` is called between two of them."""
     from grading import work
 
     tally, waiting, running = Tally(), deque(students), {}
@@ -210,6 +238,7 @@ def grade(recorder, cluster, students, show, secret, patience=PATIENCE):
         cluster.connect(show.line)
 
     while waiting or running or alone:
+        check()
         try:
             if not waiting and not running:
                 begin(alone[0])
@@ -456,8 +485,8 @@ def main(arguments=None):
                 cluster = cluster or Cluster(min(options.workers, len(todo)), options.dask, options.patience)
                 print(f"{len(todo)} to grade", flush=True)
                 cluster.check()
-                with Show(len(todo)) as show:
-                    tally = grade(recorder, cluster, todo, show, secret, options.patience)
+                with Show(len(todo)) as show, Interrupt() as interrupt:
+                    tally = grade(recorder, cluster, todo, show, secret, options.patience, interrupt.check)
             tally.before = len(students) - len(todo)
         print("\n".join(summary(tally, time.monotonic() - began)))
         return 1 if tally.failed else 0

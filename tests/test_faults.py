@@ -445,6 +445,17 @@ def test_a_worker_of_another_version_ends_all():
         _graded({"ada": Mismatch("another version"), "bob": "{}"})
 
 
+def test_ctrl_c_that_is_swallowed_still_ends_it():
+    """In a weak reference's callback Python prints a KeyboardInterrupt, and goes on."""
+    with runner.Interrupt() as interrupt:
+        interrupt.check()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            runner.grade(FakeRecorder(), FakeCluster({"ada": "{}"}), ["ada"], Silent(), b"", 1, interrupt.check)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_signals_reach_nobody_but_the_grader():
     """What the workers' thread starts has Ctrl-C blocked: the grader alone says what is to end."""
     seen = []
