@@ -1,0 +1,594 @@
+"""The explorable pictures: their numbers beside NumPy's and PyTorch's, and what hands, eyes, ears and paper get of them.
+
+Each page is opened once. The numbers are read from the table below a picture, whose <data> elements hold all digits.
+"""
+
+import ast
+import gzip
+import importlib
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from bs4 import BeautifulSoup
+
+REPO = Path(__file__).resolve().parent.parent
+PAGES = {
+    "batch": "shape",
+    "pools": "axes",
+    "gumbel": "softmax",
+    "eps": "puzzle",
+    "offset": "variance",
+    "online": "attention",
+}
+BUDGET = 60 * 1024  # gzipped, for all scripts that a page loads for its pictures
+
+
+@pytest.fixture(scope="module")
+def stills():
+    """The module that computes the tables of the page."""
+    sys.path.insert(0, str(REPO / "book" / "_ext"))
+    yield importlib.import_module("normlab_site.stills")
+    sys.path.pop(0)
+
+
+# -- The pages as files ----------------------------------------------------------------------------------------------
+
+
+def test_every_picture_has_its_page(stills):
+    assert set(PAGES) == set(stills.STILLS)
+
+
+def test_scripts_and_style_are_loaded_where_a_picture_stands_and_nowhere_else(site):
+    for path in site.rglob("*.html"):
+        soup = BeautifulSoup(path.read_text(), "html.parser")
+        names = [figure["data-explore"] for figure in soup.select("figure.explore")]
+        scripts = [tag["src"].split("?")[0].split("/")[-1] for tag in soup.select("script[src]")]
+        loaded = [name for name in scripts if name.startswith("explore")]
+        assert loaded == (["explore.js", *(f"explore-{name}.js" for name in names)] if names else []), path
+        assert bool(soup.select("link[href*='explore.css']")) == bool(names), path
+        assert all(tag.has_attr("defer") for tag in soup.select("script[src*=explore]"))
+        weight = sum(len(gzip.compress((site / "_static" / name).read_bytes())) for name in loaded)
+        assert weight < BUDGET
+        assert [PAGES[name] for name in names] == [path.stem] * len(names)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_table_of_the_page_is_what_numpy_computes(site, stills, name):
+    soup = BeautifulSoup((site / "book" / f"{PAGES[name]}.html").read_text(), "html.parser")
+    rows = [
+        [cell.get_text() for cell in row.find_all(["th", "td"])]
+        for row in soup.select(f"#explore-{name} .explore-still tr")
+    ]
+    still = stills.STILLS[name]()
+    assert rows == [list(still.head), *([stills.words(value) for value in row] for row in still.rows)]
+    assert all(len(row) == len(still.head) for row in rows)
+
+
+def test_data_that_stand_in_a_chapter_too_are_the_same(stills):
+    puzzle = (REPO / "book" / "puzzle.md").read_text()
+    assert ast.literal_eval(re.search(r"printed = np.array\((\[.*?\])\)", puzzle)[1]) == stills.EIGHT
+    attention = (REPO / "book" / "attention.md").read_text()
+    chunks = ast.literal_eval(re.search(r"^chunks = np.array\((\[\[.*?\]\])\)", attention, re.MULTILINE)[1])
+    assert np.ravel(chunks).tolist() == stills.LOGITS
+
+
+# -- The pictures in a browser ---------------------------------------------------------------------------------------
+
+
+class Picture:
+    """One picture on its page, and a reader's hands."""
+
+    def __init__(self, tab, name):
+        self.tab, self.name = tab, name
+        self.figure = tab.locator(f"#explore-{name}")
+        self.says = self.figure.locator(".explore-says")
+        self.svg = self.figure.locator("svg")
+
+    def again(self):
+        self.press("Start again")
+
+    def press(self, words):
+        self.figure.get_by_role("button", name=words, exact=True).click()
+
+    def set(self, **controls):
+        """Move sliders and choose radio buttons, by the names of the picture's state."""
+        for control, value in controls.items():
+            if isinstance(value, str):
+                self.figure.locator(f"input[name=explore-{self.name}-{control}][value='{value}']").check()
+            else:
+                self.figure.locator(f"input#explore-{self.name}-{control}").fill(str(value))
+
+    def numbers(self):
+        """The table below the picture: {row: [number, ...]}."""
+        return self.tab.evaluate(
+            """id => Object.fromEntries([...document.querySelectorAll(`#${id} .explore-live tbody tr`)].map((row) =>
+                [row.querySelector("th").textContent, [...row.querySelectorAll("data")].map((cell) => cell.value)]))""",
+            f"explore-{self.name}",
+        )
+
+    def row(self, head):
+        return [float(value.replace("Infinity", "inf").replace("NaN", "nan")) for value in self.numbers()[head]]
+
+    def sentence(self, before=None):
+        """The sentence, once it is another than `before`."""
+        self.tab.wait_for_function(
+            "([id, before]) => document.querySelector(`#${id} .explore-says`).textContent !== before",
+            arg=[f"explore-{self.name}", before],
+            timeout=3000,
+        )
+        return self.says.inner_text()
+
+
+COMMIT = """() => document.querySelectorAll(".predict").forEach((block) => {
+    block.querySelector("input").click();
+    block.querySelector(".predict-commit").click();
+})"""
+
+
+@pytest.fixture(scope="module")
+def open_tabs():
+    """What was opened, and what was asked and complained of meanwhile."""
+    tabs = {}
+    yield tabs
+    for tab, _, _ in tabs.values():
+        tab.context.close()
+
+
+@pytest.fixture
+def picture(browser, server, open_tabs):
+    """A function: name -> its Picture, in the state in which the page shows it first."""
+
+    def show(name):
+        if name not in open_tabs:
+            asked, complaints = [], []
+            tab = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900}).new_page()
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+            tab.on("pageerror", lambda error: complaints.append(str(error)))
+            tab.goto(f"{server}/book/{PAGES[name]}.html")
+            tab.evaluate(COMMIT)
+            open_tabs[name] = tab, asked, complaints
+        tab = open_tabs[name][0]
+        tab.emulate_media(media="screen", color_scheme="light")
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        shown = Picture(tab, name)
+        shown.again()
+        return shown
+
+    return show
+
+
+def test_random_numbers_are_those_of_numpy(picture, stills):
+    index = [0, 1, 2, 1000, 65_535, 400_000]
+    tab = picture("batch").tab
+    for seed in (1, 5, 2022):
+        for kind in ("random", "normal"):
+            theirs = tab.evaluate(
+                "([kind, seed, index]) => index.map((i) => normlabExplore[kind](seed, i))", [kind, seed, index]
+            )
+            np.testing.assert_allclose(theirs, getattr(stills, kind)(seed, np.array(index)), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "place", "scale", "weight", "bias"),
+    [
+        ("exponential", 10, 0, 1, 1, 0),
+        ("exponential", 3, 2, 0.5, 1, 0),
+        ("exponential", 1, -3, 2, 1, 0),
+        ("normal", 2, 1, 2, 0.5, 3),
+        ("uniform", 13, -1, 0.25, -2, -1),
+    ],
+)
+def test_batch_agrees_with_numpy(picture, stills, data, size, place, scale, weight, bias):
+    shown = picture("batch")
+    shown.set(data=data, size=size, place=place, scale=scale, weight=weight, bias=bias)
+    for head, values in zip(("before", "after"), stills.batch(data, 2**size, place, scale, weight, bias), strict=True):
+        beyond = np.count_nonzero((values < -6.125) | (values >= 6.125))
+        np.testing.assert_allclose(shown.row(head), [*stills.moments(values), beyond], rtol=1e-9, atol=1e-7)
+
+
+def test_only_the_batch_size_changes_the_shape(picture):
+    shown = picture("batch")
+    first = shown.row("after")[3]
+    shown.set(place=3, scale=2, weight=2, bias=-3)
+    assert shown.row("after")[3] == pytest.approx(first, abs=1e-9)
+    shown.set(weight=-2)
+    assert shown.row("after")[3] == pytest.approx(-first, abs=1e-9)
+    shown.set(size=2)
+    assert abs(shown.row("after")[3]) < 0.5
+    assert "the negative weight has turned it round" in shown.sentence()
+
+
+def torchs(x, norm, groups):
+    """The normalized cells, by PyTorch."""
+    last = x.movedim(1, 2)
+    return {
+        "batch": lambda: F.batch_norm(x, None, None, training=True),
+        "layer": lambda: F.layer_norm(last, (6,)).movedim(2, 1),
+        "instance": lambda: F.instance_norm(x),
+        "group": lambda: F.group_norm(x, groups),
+        "rms": lambda: F.rms_norm(last, (6,), eps=1e-5).movedim(2, 1),
+    }[norm]()
+
+
+@pytest.mark.parametrize(
+    ("norm", "groups", "cell"),
+    [
+        ("batch", 3, (0, 1, 2)),
+        ("layer", 3, (1, 5, 0)),
+        ("instance", 3, (0, 3, 3)),
+        ("group", 1, (1, 2, 1)),
+        ("group", 2, (0, 4, 2)),
+        ("group", 6, (1, 0, 3)),
+        ("rms", 3, (0, 2, 2)),
+    ],
+)
+def test_pools_agree_with_numpy_and_pytorch(picture, stills, norm, groups, cell):
+    shown = picture("pools")
+    shown.set(norm="group")
+    shown.set(groups=str(groups))
+    shown.set(norm=norm)
+    # One cell is chosen by a click, the others by the controls.
+    if norm == "layer":
+        shown.figure.locator(".explore-cell").nth(int(np.ravel_multi_index(cell, (2, 6, 4)))).click()
+    else:
+        shown.set(example=cell[0] + 1, channel=cell[1] + 1, position=cell[2] + 1)
+    pool, center, spread, after = stills.pools(norm, groups, cell)
+    (size,), (pools,), (mean,) = (shown.row(head) for head in ("cells in the pool", "pools", "mean that is subtracted"))
+    assert (size, pools, mean) == (len(pool), 48 / len(pool), pytest.approx(center, abs=1e-12))
+    (spread_shown,) = shown.row("root of the mean square" if norm == "rms" else "standard deviation")
+    assert spread_shown == pytest.approx(spread)
+    assert shown.row("the cell, after") == [pytest.approx(after)]
+    assert float(torchs(torch.tensor(stills.CELLS), norm, groups)[cell]) == pytest.approx(after, rel=1e-12)
+    assert shown.figure.locator(".explore-shares").count() == len(pool)
+    assert f"pools {len(pool)} of the 48 cells" in shown.sentence()
+
+
+@pytest.mark.parametrize(
+    ("step", "noise", "presses", "rounds"),
+    [
+        (0, "gumbel", ["10,000 rounds"], 10_010),
+        (8, "gaussian", ["100 rounds", "1 round"], 111),
+        (-20, "uniform", ["10,000 rounds", "1 round"], 10_011),
+        (-50, "gumbel", ["Back to none", "1 round"], 1),
+    ],
+)
+def test_gumbel_agrees_with_numpy(picture, stills, step, noise, presses, rounds):
+    shown = picture("gumbel")
+    shown.set(step=step, noise=noise)
+    for words in presses:
+        shown.press(words)
+    temperature = math.log(2) ** (-step / 8)
+    p, wins = stills.gumbel(temperature, noise, rounds)
+    error = np.sqrt(p * (1 - p) / rounds)
+    for option in range(4):
+        want = [option / temperature, p[option], wins[option], wins[option] / rounds, error[option]]
+        np.testing.assert_allclose(shown.row(str(option)), want, rtol=1e-12)
+    assert f"Temperature {temperature:.2f}" in shown.sentence()
+
+
+def test_gumbel_noise_is_softmax_and_gaussian_noise_is_not(picture):
+    shown = picture("gumbel")
+    for _ in range(3):
+        shown.press("10,000 rounds")
+    told = shown.sentence()
+    assert "Chance can do that" in shown.sentence(told if "30,010" not in told else None)
+    shown.set(noise="gaussian")
+    assert "This is not chance" in shown.sentence(shown.says.inner_text())
+
+
+@pytest.mark.parametrize(
+    ("step", "exponent", "where"), [(20, -5, "under"), (30, -5, "beside"), (60, -12, "under"), (0, -2, "beside")]
+)
+def test_eps_agrees_with_numpy(picture, stills, step, exponent, where):
+    shown = picture("eps")
+    shown.set(step=step, exponent=exponent, where=where)
+    std = 10 ** (-step / 10)
+    want = stills.eps_variance(std, 10.0**exponent, where)
+    assert shown.row("variance of the eight outputs, measured") == [pytest.approx(want, rel=1e-9)]
+    assert shown.row("variance of the output, by the formula") == [pytest.approx(want, rel=1e-9)]
+    if where == "under":
+        assert want == pytest.approx(std**2 / (std**2 + 10.0**exponent), rel=1e-9)
+
+
+def exact(x):
+    """The variance of stored numbers: sums that are exact before the last rounding."""
+    values = x.astype(float)
+    d = values - math.fsum(values) / len(values)
+    return (math.fsum(d * d) - math.fsum(d) ** 2 / len(values)) / len(values)
+
+
+OFFSETS = [0, *(m * 10**k for k in range(9) for m in (1, 3))][:18]
+
+
+@pytest.mark.parametrize("sums", ["running", "pairwise"])
+@pytest.mark.parametrize(("place", "size", "seed"), [(0, 4, 1), (9, 10, 2), (9, 16, 1), (17, 9, 20)])
+def test_offset_is_numpys_float32_to_the_last_bit(picture, stills, place, size, seed, sums):
+    shown = picture("offset")
+    shown.set(place=place, size=size, seed=seed, sum=sums)
+    x = stills.numbers(OFFSETS[place], 2**size, seed)
+    mean = stills.running_mean if sums == "running" else np.mean
+    for name, method in stills.METHODS.items():
+        answer = method(x, mean)
+        assert answer.dtype == np.float32
+        assert shown.row(name)[0] == float(answer), name
+    assert shown.row("exact")[0] == pytest.approx(exact(x), rel=1e-9)
+
+
+def test_far_from_zero_one_pass_is_negative_and_says_so(picture):
+    shown = picture("offset")
+    shown.set(place=13)
+    assert shown.row("one pass")[0] < 0
+    assert "and negative" in shown.sentence(
+        shown.says.inner_text() if "negative" not in shown.says.inner_text() else None
+    )
+
+
+@pytest.mark.parametrize(("order", "size"), [("given", 4), ("rising", 2), ("falling", 5), ("given", 20), ("rising", 1)])
+def test_online_agrees_with_numpy(picture, stills, order, size):
+    shown = picture("online")
+    shown.set(size=str(size), order=order)
+    while "true" != shown.figure.get_by_role("button", name="Read the next chunk").get_attribute("aria-disabled"):
+        shown.press("Read the next chunk")
+    steps = stills.online(order, size)
+    for number, want in enumerate(steps, 1):
+        np.testing.assert_allclose(shown.row(str(number)), want, rtol=1e-12)
+    logits = np.array(stills.LOGITS)
+    assert shown.row(str(len(steps)))[3] == pytest.approx(np.exp(logits - logits.max()).sum(), rel=1e-12)
+    assert "those of all at once" in shown.sentence()
+    shown.press("One back")
+    assert shown.row(str(len(steps))) == []
+
+
+# -- Hands, eyes, ears, paper ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_keys_alone_reach_and_move_everything(picture, name):
+    shown = picture(name)
+    tab = shown.tab
+    tab.wait_for_timeout(350)  # The sentence of the last change is out.
+    drawn, said, listed = shown.svg.inner_html(), shown.says.inner_text(), shown.numbers()
+    tab.evaluate("id => { const f = document.getElementById(id); f.tabIndex = -1; f.focus(); }", f"explore-{name}")
+    reached, radios = [], set()
+    for _ in range(20):
+        tab.keyboard.press("Tab")
+        at = tab.evaluate(
+            """() => { const e = document.activeElement; return e.closest(".explore") && {
+                kind: e.type ?? e.tagName.toLowerCase(), name: e.name || e.id || e.textContent,
+                outline: getComputedStyle(e).outlineStyle, words: e.labels?.[0]?.textContent ?? e.textContent }; }"""
+        )
+        if not at:
+            break
+        reached.append(at["kind"])
+        assert at["outline"] != "none", f"{at['name']}: nobody sees where the focus is"
+        assert at["words"].strip(), f"{at['name']} has no label"
+        if at["kind"] in ("range", "radio"):
+            before = shown.svg.inner_html(), shown.numbers()
+            radios.add(at["name"])
+            tab.keyboard.press("ArrowRight")
+            now = shown.svg.inner_html(), shown.numbers()
+            if now == before:
+                tab.keyboard.press("ArrowLeft")  # It may have stood at its end.
+                now = shown.svg.inner_html(), shown.numbers()
+            assert now != before, f"{at['name']} moves nothing"
+        if at["kind"] == "summary":
+            tab.keyboard.press("Enter")
+            assert shown.figure.locator(".explore-live table").is_visible()
+            tab.keyboard.press("Enter")
+    assert reached[-1] == "summary"
+    assert "button" in reached
+    live = shown.figure.locator(".explore-live")
+    groups = live.locator("fieldset:not(:disabled)").count()
+    assert reached.count("range") == live.locator("input[type=range]").count()
+    assert reached.count("radio") == groups or name == "pools"  # Choosing group norm brings the number of groups.
+    assert (drawn, listed) != (shown.svg.inner_html(), shown.numbers())
+    assert shown.sentence(said) != said
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_screen_reader_gets_name_values_and_one_sentence_at_a_time(picture, name):
+    shown = picture(name)
+    assert shown.svg.get_attribute("role") == "img"
+    assert len(shown.svg.get_attribute("aria-label")) > 40
+    assert shown.svg.get_attribute("aria-describedby") == shown.says.get_attribute("id")
+    assert shown.says.get_attribute("role") == "status"
+    slider = shown.figure.locator("input[type=range]").first
+    shown.tab.wait_for_timeout(350)
+    said = shown.says.inner_text()
+    changes = shown.tab.evaluate(
+        """async id => {
+            let count = 0;
+            const says = document.querySelector(`#${id} .explore-says`);
+            new MutationObserver(() => { count += 1; }).observe(says, { childList: true });
+            const slider = document.querySelector(`#${id} input[type=range]`);
+            const first = Number(slider.value);
+            for (let i = 1; i <= 12; i += 1) {
+                slider.value = first + (i % 2 ? 1 : 2) * slider.step * (first < slider.max - 1 ? 1 : -1);
+                slider.dispatchEvent(new Event("input"));
+                await new Promise((resolve) => setTimeout(resolve, 20));
+            }
+            const during = count;
+            await new Promise((resolve) => setTimeout(resolve, 500));
+            return [during, count];
+        }""",
+        f"explore-{name}",
+    )
+    assert changes == [0, 1]
+    assert shown.sentence(said) != said
+    label = slider.evaluate("e => e.closest('.explore-control').querySelector('.explore-value').textContent")
+    assert slider.get_attribute("aria-valuetext") == label
+
+
+CONTRASTS = """id => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const light = (color) => {
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+            .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+    const figure = document.getElementById(id);
+    const ground = getComputedStyle(figure).backgroundColor;
+    const text = [...figure.querySelectorAll(".explore-live :is(p, label, legend, summary, .explore-says)")]
+        .filter((e) => !e.closest(":disabled")).map((e) => ratio(getComputedStyle(e).color, ground));
+    const below = (e) => (e.parentNode.matches(".explore-cell") ? getComputedStyle(e.previousElementSibling).fill : ground);
+    const words = [...figure.querySelectorAll("svg text")].map((e) => ratio(getComputedStyle(e).fill, below(e)));
+    const drawn = "svg :is(.explore-a, .explore-b, .explore-c, .explore-mark, .explore-shares rect)";
+    const marks = [...figure.querySelectorAll(drawn)].map((e) => ratio(getComputedStyle(e).fill, ground));
+    return [Math.min(...text), Math.min(...words), Math.min(...marks), ground];
+}"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_light_and_dark_can_both_be_read(picture, name):
+    shown = picture(name)
+    grounds = []
+    for mode in ("light", "dark"):
+        shown.tab.evaluate("mode => { document.documentElement.dataset.theme = mode; }", mode)
+        text, words, marks, ground = shown.tab.evaluate(CONTRASTS, f"explore-{name}")
+        grounds.append(ground)
+        assert text >= 4.5
+        assert words >= 4.5
+        assert marks >= 3
+    shown.tab.evaluate("() => { document.documentElement.dataset.theme = 'light'; }")
+    assert len(set(grounds)) == 2
+
+
+INSIDE = """id => {
+    const box = document.querySelector(`#${id} .explore-stage`).getBoundingClientRect();
+    return [...document.querySelectorAll(`#${id} svg :is(text, rect, circle)`)].filter((e) => {
+        const r = e.getBoundingClientRect();
+        return r.left < box.left - 2 || r.right > box.right + 8 || r.top < box.top - 2 || r.bottom > box.bottom + 2;
+    }).map((e) => e.outerHTML);
+}"""
+# Words may touch, they may not lie on each other.
+OVERLAPS = """id => {
+    const all = [...document.querySelectorAll(`#${id} svg text`)];
+    const texts = all.map((e) => [e.textContent, e.getBoundingClientRect()]);
+    const found = [];
+    texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
+        const across = p.left < q.right - 1 && q.left < p.right - 1;
+        if (across && p.top < q.bottom - 4 && q.top < p.bottom - 4) found.push([a, b]);
+    }));
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_of_320_pixels_shows_all_of_it(picture, name):
+    shown = picture(name)
+    tab = shown.tab
+    tab.set_viewport_size({"width": 320, "height": 700})
+    tab.wait_for_timeout(100)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 320
+    assert tab.evaluate(INSIDE, f"explore-{name}") == []
+    assert tab.evaluate(OVERLAPS, f"explore-{name}") == []
+    targets = shown.figure.locator("input[type=range], .explore-choice label, .explore-button")
+    heights = targets.evaluate_all("all => all.map((e) => e.getBoundingClientRect().height)")
+    assert heights
+    assert min(heights) >= 44
+    # At their ends, too, the sliders leave everything in its place.
+    for end in ("Home", "End"):
+        for slider in shown.figure.locator("input[type=range]").all():
+            slider.press(end)
+        assert tab.evaluate(INSIDE, f"explore-{name}") == []
+        assert tab.evaluate(OVERLAPS, f"explore-{name}") == []
+        assert tab.evaluate("document.documentElement.scrollWidth") == 320
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_paper_gets_the_state_that_the_reader_has_left(picture, name):
+    shown = picture(name)
+    said = shown.says.inner_text()
+    shown.figure.locator("input[type=range]").first.press("ArrowRight")
+    now = shown.sentence(said)
+    shown.tab.emulate_media(media="print")
+    assert shown.svg.is_visible()
+    assert shown.says.inner_text() == now
+    assert shown.figure.locator(".explore-live table").is_visible()
+    assert not shown.figure.locator(".explore-still").is_visible()
+    assert not shown.figure.locator("button, input").locator("visible=true").count()
+    values = shown.figure.locator(".explore-value").all_inner_texts()
+    assert values
+    assert all(values)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_without_javascript_there_is_a_table(browser, server, name):
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(f"{server}/book/{PAGES[name]}.html")
+    figure = tab.locator(f"#explore-{name}")
+    assert figure.locator(".explore-still table").is_visible()
+    assert figure.locator("figcaption").is_visible()
+    assert figure.locator("input, button, .explore-live").count() == 0
+    context.close()
+
+
+@pytest.mark.parametrize("name", ["batch", "gumbel"])
+def test_a_picture_that_would_give_the_answer_away_waits_for_the_prediction(browser, server, name):
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(f"{server}/book/{PAGES[name]}.html")
+    shown = Picture(tab, name)
+    assert not shown.figure.is_visible()
+    tab.evaluate(COMMIT)
+    assert shown.figure.is_visible()
+    tab.wait_for_function("id => document.querySelector(`#${id} svg`).childElementCount > 5", arg=f"explore-{name}")
+    context.close()
+
+
+def test_nothing_moves_by_itself(site):
+    """No animation and no timer but the sentence's: what moves, a hand has moved."""
+    for path in (site / "_static").glob("explore*"):
+        text = path.read_text()
+        assert not re.search(r"requestAnimationFrame|setInterval|\banimate\b|transition:|animation:", text), path.name
+        assert text.count("setTimeout") == (path.name == "explore.js")
+
+
+def test_no_complaint_and_no_foreign_request(picture, server, open_tabs):
+    """After all of the above: the tabs are the same."""
+    for name in PAGES:
+        picture(name)
+        _, asked, complaints = open_tabs[name]
+        assert asked
+        assert [url for url in asked if not url.startswith((server, "data:"))] == []
+        assert complaints == []
+
+
+# -- The directive by itself -----------------------------------------------------------------------------------------
+
+WRONG = {
+    "unknown": ("```{explore} nothing\n:title: A\n\nTry.\n```\n", "there is no picture nothing; there are batch, "),
+    "untitled": ("```{explore} eps\nTry.\n```\n", "it needs a :title:"),
+    "silent": ("```{explore} eps\n:title: A\n```\n", "a text that says what to try"),
+    "twice": ("```{explore} eps\n:title: A\n\nTry.\n```\n" * 2, "the page has the picture eps twice"),
+}
+
+
+def test_a_wrong_directive_is_an_error_that_names_it(tmp_path):
+    ext = str(REPO / "book" / "_ext")
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path[:0] = [{ext!r}, {str(REPO)!r}]\nextensions = ['myst_nb', 'normlab_site']\n"
+        "nb_execution_mode = 'off'\nroot_doc = 'index'\n"
+    )
+    shutil.copy(REPO / "nbgrader_config.py", tmp_path)
+    for name, (text, _) in WRONG.items():
+        (tmp_path / f"{name}.md").write_text(f"# Page\n\n{text}")
+    (tmp_path / "index.md").write_text("# Title\n\n```{toctree}\n" + "\n".join(WRONG) + "\n```\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-b", "html", tmp_path, tmp_path / "html"]
+    told = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    for name, (_, words) in WRONG.items():
+        mine = [line for line in told if f"/{name}.md:" in line]
+        assert any("ERROR" in line and words in line for line in mine), told
