@@ -1,4 +1,4 @@
-"""The explorable pictures: their numbers beside NumPy's and PyTorch's, and what hands, eyes, ears and paper get of them.
+"""The explorable pictures: their numbers beside NumPy's and PyTorch's; what hands, eyes, ears and paper get of them.
 
 Each page is opened once. The numbers are read from the table below a picture, whose <data> elements hold all digits.
 """
@@ -27,6 +27,7 @@ PAGES = {
     "eps": "puzzle",
     "offset": "variance",
     "online": "attention",
+    "lost": "backward",
 }
 BUDGET = 60 * 1024  # gzipped, for all scripts that a page loads for its pictures
 
@@ -348,6 +349,35 @@ def test_online_agrees_with_numpy(picture, stills, order, size):
     assert shown.row(str(len(steps))) == []
 
 
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize(
+    ("x", "dy"), [((0.3, 1.9, -0.4), (1.2, -0.3, 0.8)), ((-2, 0.5, 1), "sum"), ((0.1, -1.5, 2), "squares")]
+)
+def test_lost_agrees_with_numpy_and_pytorch(picture, stills, norm, x, dy):
+    shown = picture("lost")
+    own = {} if isinstance(dy, str) else dict(zip(("dy1", "dy2", "dy3"), dy, strict=True))
+    shown.set(
+        norm=norm, loss=dy if isinstance(dy, str) else "own", **dict(zip(("x1", "x2", "x3"), x, strict=True)), **own
+    )
+    heads = ["x\u0302", "dy", "dy \N{MINUS SIGN} mean(dy)" if norm == "layer" else "dy, not centered", "what is left"]
+    want = stills.lost(x, dy, norm)
+    hat = want[0]
+    for head, v in zip([*heads, "times rstd: dx"], want, strict=True):
+        np.testing.assert_allclose(shown.row(head), [*v, v.sum(), v @ hat], rtol=1e-9, atol=1e-12)
+    t = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    (F.layer_norm(t, (3,), eps=0) if norm == "layer" else F.rms_norm(t, (3,), eps=0)).backward(torch.tensor(want[1]))
+    np.testing.assert_allclose(want[-1], t.grad.numpy(), rtol=1e-9, atol=1e-12)
+    nothing = dy == "squares" or (dy == "sum" and norm == "layer")
+    assert ("the gradient is zero" in shown.sentence(shown.says.inner_text() if nothing else None)) == nothing
+
+
+def test_three_equal_numbers_have_no_gradient_and_no_error(picture):
+    shown = picture("lost")
+    shown.set(x1=1, x2=1, x3=1)
+    assert "no spread" in shown.sentence(shown.says.inner_text())
+    assert "nothing to divide by" in shown.svg.inner_text() or "nothing to divide by" in shown.svg.text_content()
+
+
 # -- Hands, eyes, ears, paper ----------------------------------------------------------------------------------------
 
 
@@ -387,9 +417,8 @@ def test_keys_alone_reach_and_move_everything(picture, name):
     assert reached[-1] == "summary"
     assert "button" in reached
     live = shown.figure.locator(".explore-live")
-    groups = live.locator("fieldset:not(:disabled)").count()
-    assert reached.count("range") == live.locator("input[type=range]").count()
-    assert reached.count("radio") == groups or name == "pools"  # Choosing group norm brings the number of groups.
+    assert reached.count("range") == live.locator("input[type=range]:not(:disabled)").count()
+    assert reached.count("radio") == live.locator("fieldset:not(:disabled)").count()
     assert (drawn, listed) != (shown.svg.inner_html(), shown.numbers())
     assert shown.sentence(said) != said
 
@@ -442,7 +471,8 @@ CONTRASTS = """id => {
     const ground = getComputedStyle(figure).backgroundColor;
     const text = [...figure.querySelectorAll(".explore-live :is(p, label, legend, summary, .explore-says)")]
         .filter((e) => !e.closest(":disabled")).map((e) => ratio(getComputedStyle(e).color, ground));
-    const below = (e) => (e.parentNode.matches(".explore-cell") ? getComputedStyle(e.previousElementSibling).fill : ground);
+    const cell = (e) => e.parentNode.matches(".explore-cell");
+    const below = (e) => (cell(e) ? getComputedStyle(e.previousElementSibling).fill : ground);
     const words = [...figure.querySelectorAll("svg text")].map((e) => ratio(getComputedStyle(e).fill, below(e)));
     const drawn = "svg :is(.explore-a, .explore-b, .explore-c, .explore-mark, .explore-shares rect)";
     const marks = [...figure.querySelectorAll(drawn)].map((e) => ratio(getComputedStyle(e).fill, ground));

@@ -127,6 +127,18 @@ def shifted(x, mean=running_mean):
 
 METHODS = {"one pass": one_pass, "two passes": two_passes, "Welford": welford, "shifted, one pass": shifted}
 
+
+def lost(x, dy, norm="layer"):
+    """The backward of a norm over three numbers, without weight and eps: x_hat, dy, g, what is left, dx."""
+    deviation = np.array(x) - (np.mean(x) if norm == "layer" else 0)
+    rstd = 1 / np.sqrt((deviation**2).mean())
+    hat = deviation * rstd
+    dy = {"sum": np.ones(3), "squares": 2 * hat}[dy] if isinstance(dy, str) else np.array(dy)
+    g = dy - (dy.mean() if norm == "layer" else 0)
+    left = g - hat * (g * hat).mean()
+    return hat, dy, g, left, left * rstd
+
+
 # The logits of the picture in book/attention.md.
 LOGITS = [0.5, 1.2, -0.3, 0.8, 1, -0.6, 0.4, 1.1, 2.4, 0.2, 1.9, -1, 2, 0.9, -0.5, 1.4, 3.1, 0, 2.2, 1]
 
@@ -238,6 +250,21 @@ def online_still():
     )
 
 
+def lost_still():
+    x = (0.3, 1.9, -0.4)
+    losses = {"dy = (1.2, -0.3, 0.8)": (1.2, -0.3, 0.8), "sum(y)": "sum", "sum(y²)": "squares"}
+    rows = [
+        [f"{title}, {loss}".replace("-", "\N{MINUS SIGN}"), *map(float, lost(x, dy, norm)[-1])]
+        for norm, title in (("layer", "layer norm"), ("rms", "RMS norm"))
+        for loss, dy in losses.items()
+    ]
+    return Still(
+        caption="Gradients of three losses at x = (0.3, 1.9, \N{MINUS SIGN}0.4), without weight and eps",
+        head=("", "first", "second", "third"),
+        rows=rows,
+    )
+
+
 STILLS = {
     "batch": batch_still,
     "pools": pools_still,
@@ -245,4 +272,5 @@ STILLS = {
     "eps": eps_still,
     "offset": offset_still,
     "online": online_still,
+    "lost": lost_still,
 }

@@ -94,6 +94,7 @@
         input.value = state[spec.name];
         value.textContent = spec.show(state[spec.name], state);
         input.setAttribute("aria-valuetext", value.textContent);
+        input.disabled = spec.off?.(state) ?? false;
       },
     };
   }
