@@ -38,7 +38,7 @@
     return { t, options, last };
   }
 
-  function draw({ options, last }, { noise, rounds }, width) {
+  function draw({ options, last }, { rounds }, width) {
     const ends = [74, width - 16];
     const parts = [];
     const row = (option, top) => top + 22 + option * 30;
@@ -49,11 +49,12 @@
     const low = Math.min(-3, ...seen);
     const high = Math.max(...logits) + 6;
     const x = linear([low, Math.max(high, ...seen)], ends);
-    parts.push(text(0, 14, rounds ? `round ${rounds.toLocaleString("en-US")}: score + ${NAMES[noise]} noise` : "no round yet: the scores", "explore-strong", "start"));
+    parts.push(text(0, 14, rounds ? "score + noise" : "score", "explore-strong", "start"),
+      text(ends[1], 14, rounds ? `round ${rounds.toLocaleString("en-US")}` : "no round yet", "explore-muted", "end"));
     options.forEach(({ logit }, option) => {
       const y = row(option, 12);
       const wins = last?.winner === option;
-      parts.push(text(0, y + 4, `option ${option}`, "", "start"), line(...[ends[0], y, ends[1], y], "explore-rule"));
+      parts.push(text(0, y + 4, `option ${option}`, "", "start"), line(ends[0], y, ends[1], y, "explore-rule"));
       if (last) {
         parts.push(line(x(logit), y, x(last.noisy[option]), y, wins ? "explore-line-b" : "explore-line-c"));
         parts.push(shape("circle", { cx: x(last.noisy[option]), cy: y, r: wins ? 7 : 5, class: wins ? "explore-b" : "explore-c" }));
@@ -71,7 +72,7 @@
     const full = most > 0.5 ? 1 : most > 0.25 ? 0.5 : 0.25;
     const share = linear([0, full], ends);
     parts.push(swatch(0, top, "explore-c"), text(20, top, "softmax", "explore-strong", "start"), swatch(96, top, "explore-a"),
-      text(116, top, rounds ? `share of ${rounds.toLocaleString("en-US")} wins` : "no wins yet", "explore-strong", "start"));
+      text(116, top, rounds ? `wins in ${rounds.toLocaleString("en-US")}` : "no wins yet", "explore-strong", "start"));
     options.forEach(({ p, share: won, error }, option) => {
       const y = top + 14 + option * 38;
       parts.push(text(0, y + 17, `option ${option}`, "", "start"),
@@ -83,7 +84,7 @@
       }
     });
     const base = top + 14 + 4 * 38;
-    parts.push(axis(share, ends, base, [0, full / 2, full].map((value) => [value, String(value)]), "thin line: softmax \u00b1 two standard errors"));
+    parts.push(axis(share, ends, base, [0, full / 2, full].map((value) => [value, String(value)]), "line: \u00b1 two standard errors"));
     return { height: base + 42, parts };
   }
 

@@ -84,12 +84,12 @@
     const { dy, left, dx } = found;
     const whole = Math.sqrt(dot(dy, dy));
     const share = whole ? Math.sqrt(dot(left, left)) / whole : 0;
-    const what = { own: "Your dy", sum: "The dy of sum(y), all ones,", squares: "The dy of sum(y\u00b2), 2 x\u0302," }[loss];
+    const what = { own: "your dy", sum: "the dy of sum(y), all ones,", squares: "the dy of sum(y\u00b2), 2 x\u0302," }[loss];
     const name = norm === "layer" ? "Layer norm" : "RMS norm";
     const lost = norm === "layer" ? "the part along the constants and the part along x\u0302 are lost" : "the part along x\u0302 is lost";
     const ways = norm === "layer" ? "on a line" : "in a plane";
-    if (share < 1e-9) return `${name}: ${what} lies in what is lost, whatever the input. Nothing is left: the gradient is zero.`;
-    return `${name}: of ${what[0].toLowerCase()}${what.slice(1)} ${lost}. What is left lies ${ways} and is ${fixed(100 * share, 0)} percent as long. `
+    if (share < 1e-9) return `${name}: ${what} lies in what is lost${loss === "own" ? "" : ", whatever the input"}. Nothing is left: the gradient is zero.`;
+    return `${name}: of ${what} ${lost}. What is left lies ${ways} and is ${fixed(100 * share, 0)} percent as long. `
       + `Times rstd it is the gradient, ${dx.map((v) => fixed(v)).join(", ")}.`;
   }
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (function () {
-  const { picture, normal, fixed, short, cell, shape, text, line, linear, axis } = window.normlabExplore;
+  const { picture, normal, fixed, short, cell, shape, text, linear, axis } = window.normlabExplore;
   const round = Math.fround; // To the nearest float32: after each operation, this is float32 arithmetic.
   const OFFSETS = [0, ...Array.from({ length: 17 }, (_, i) => (i % 2 ? 3 : 1) * 10 ** Math.floor(i / 2))];
   const LONGEST = 2 ** 16;
@@ -84,9 +84,11 @@
     const x = Float32Array.from(noise(seed).subarray(0, n), (value) => value + offset);
     const mean = (values) => round((sum === "running" ? running : pairwise)(values) / n);
     const truth = exact(x);
+    const digitsOf = (answer) => (answer === truth ? 7
+      : Math.min(7, Math.max(0, -Math.log10(Math.max(Math.abs(answer - truth) / truth, 1e-16)))));
     const answers = Object.entries(METHODS).map(([name, method]) => {
       const answer = method(x, mean);
-      return { name, answer, digits: Math.min(7, Math.max(0, -Math.log10(Math.max(Math.abs(answer - truth) / truth, 1e-16)))) };
+      return { name, answer, digits: digitsOf(answer) };
     });
     return { offset, n, truth, answers };
   }
@@ -94,7 +96,7 @@
   function draw({ truth, answers }, state, width) {
     const ends = [4, width - 16];
     const x = linear([0, 7], ends);
-    const parts = [text(ends[0], 14, "right decimal digits", "explore-strong", "start"), text(ends[1], 14, `exact: ${short(truth, 7)}`, "explore-strong", "end")];
+    const parts = [text(ends[0], 14, "right digits", "explore-strong", "start"), text(ends[1], 14, `exact: ${short(truth, 7)}`, "explore-strong", "end")];
     answers.forEach(({ name, answer, digits }, row) => {
       const y = 36 + row * 48;
       parts.push(text(ends[0], y, name, "", "start"), text(ends[1], y, short(answer, 7), "", "end"),
@@ -111,7 +113,7 @@
     const far = offset ? `near ${offset.toLocaleString("en-US")}` : "around 0";
     const count = ({ digits }) => (digits < 1 ? "no right digit" : digits < 2 ? "1 right digit" : `${Math.floor(digits)} right digits`);
     const apart = offset < 10 ? "" : ` Near ${offset.toLocaleString("en-US")} float32 numbers are ${short(spacing(offset))} apart, and near its square ${short(spacing(offset ** 2))}.`;
-    return `${n.toLocaleString("en-US")} numbers ${far} with variance ${fixed(truth, 4)}, added ${sum === "running" ? "one after another" : "pairwise"}. One pass gives ${short(one.answer, 4)}, `
+    return `${n.toLocaleString("en-US")} numbers ${far} with ${truth ? `variance ${fixed(truth, 4)}` : "no variance: they are all stored as the same number"}, added ${sum === "running" ? "one after another" : "pairwise"}. One pass gives ${short(one.answer, 4)}, `
       + `${count(one)}${one.answer < 0 ? ", and negative" : ""}; two passes ${short(two.answer, 4)}, ${count(two)}; Welford ${short(welford.answer, 4)}, ${count(welford)}.${apart}`;
   }
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (function () {
-  const { picture, fixed, cell, shape, text, swatch, line, linear, axis } = window.normlabExplore;
+  const { picture, fixed, cell, shape, text, swatch, line, linear } = window.normlabExplore;
   const COUNT = 20;
   const ORDER = { given: (logits) => logits, rising: (logits) => [...logits].sort((a, b) => a - b), falling: (logits) => [...logits].sort((a, b) => b - a) };
   const chunks = ({ size }) => COUNT / Number(size);
@@ -54,7 +54,7 @@
       const body = { x: left + room * 0.15, width: room * 0.7 };
       parts.push(shape("rect", { ...body, y: bar(old), height: base - bar(old), class: "explore-a" }),
         shape("rect", { ...body, y: bar(sum), height: bar(old) - bar(sum), class: "explore-b" }));
-      if (k && room >= 34) parts.push(text((left + right) / 2, bar(sum) - 5, `\u00d7${fixed(factor)}`));
+      if (k && room >= 40) parts.push(text((left + right) / 2, bar(sum) - 5, `\u00d7${fixed(factor)}`));
     });
     parts.push(line(ends[0], base, ends[1], base, "explore-axis"));
     const every = long < 4 ? 2 : 1;

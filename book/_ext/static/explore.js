@@ -56,7 +56,7 @@
     if (value === 0) return "0";
     const size = Math.abs(value);
     if (!Number.isFinite(value)) return fixed(value);
-    if (size >= 1e7 || size < 1e-5) return minus(value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e"));
+    if (size >= 1e7 || size < 9e-7) return minus(value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e"));
     const long = fixed(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
     return long.includes(".") ? long.replace(/\.?0+$/, "") : long;
   }
