@@ -67,14 +67,21 @@
       const base = row * room + high + 26;
       const tallest = Math.max(...found.bars);
       const std = Math.sqrt(found.variance);
-      const [left, right] = [found.mean - std, found.mean + std].map((value) => x(Math.max(-END, Math.min(END, value))));
+      const [left, right] = [found.mean - std, found.mean + std].map((value) =>
+        x(Math.max(-END, Math.min(END, value))),
+      );
       const parts = [
         text(ends[0], row * room + 16, name, "explore-strong", "start"),
         shape("rect", { x: left, y: base - high, width: right - left, height: high, class: "explore-band" }),
-        ...found.bars.map((count, bar) => shape("rect", {
-          x: x(-END + bar * BAR) + 0.5, width: Math.max(0.5, x(BAR) - x(0) - 1), class: kind,
-          y: base - (count / tallest) * high, height: (count / tallest) * high,
-        })),
+        ...found.bars.map((count, bar) =>
+          shape("rect", {
+            x: x(-END + bar * BAR) + 0.5,
+            width: Math.max(0.5, x(BAR) - x(0) - 1),
+            class: kind,
+            y: base - (count / tallest) * high,
+            height: (count / tallest) * high,
+          }),
+        ),
         axis(x, ends, base, marks, row ? "triangle: mean; band: \u00b1 one std" : ""),
       ];
       if (Math.abs(found.mean) < END) {
@@ -89,22 +96,30 @@
     const limits = [bias - limit, bias + limit].filter((value) => weight && Math.abs(value) < END);
     return {
       height: 2 * room + 20,
-      parts: [...top.parts, ...bottom.parts,
-        ...limits.map((value) => line(x(value), bottom.base - high, x(value), bottom.base, "explore-limit"))],
+      parts: [
+        ...top.parts,
+        ...bottom.parts,
+        ...limits.map((value) => line(x(value), bottom.base - high, x(value), bottom.base, "explore-limit")),
+      ],
     };
   }
 
   function say({ n, before, after }, { data, weight, bias, size }) {
-    const input = `${COUNT.toLocaleString("en-US")} ${data} values of mean ${fixed(before.mean)}, variance `
-      + `${fixed(before.variance)} and skewness ${fixed(before.skewness)}, in batches of ${n.toLocaleString("en-US")}.`;
+    const input =
+      `${COUNT.toLocaleString("en-US")} ${data} values of mean ${fixed(before.mean)}, variance ` +
+      `${fixed(before.variance)} and skewness ${fixed(before.skewness)}, in batches of ${n.toLocaleString("en-US")}.`;
     if (!weight) return `${input} With weight 0 every output is the bias, ${fixed(bias, 1)}.`;
-    const moments = `The output has mean ${fixed(after.mean)} and variance ${fixed(after.variance)}, which bias and `
-      + "weight decide, whatever the data\u2019s place and scale.";
-    if (size === 1) return `${input} ${moments} Of every pair one is lifted and one lowered, all by the same: two spikes, skewness 0.`;
+    const moments =
+      `The output has mean ${fixed(after.mean)} and variance ${fixed(after.variance)}, which bias and ` +
+      "weight decide, whatever the data\u2019s place and scale.";
+    if (size === 1)
+      return `${input} ${moments} Of every pair one is lifted and one lowered, all by the same: two spikes, skewness 0.`;
     const left = after.skewness / before.skewness;
-    const kept = data !== "exponential" ? `Its skewness is ${fixed(after.skewness)}.`
-      : `Its skewness is ${fixed(after.skewness)}: ${fixed(Math.abs(left) * 100, 0)} percent of the lean is left`
-        + `${left < 0 ? ", and the negative weight has turned it round" : ""}.`;
+    const kept =
+      data !== "exponential"
+        ? `Its skewness is ${fixed(after.skewness)}.`
+        : `Its skewness is ${fixed(after.skewness)}: ${fixed(Math.abs(left) * 100, 0)} percent of the lean is left` +
+          `${left < 0 ? ", and the negative weight has turned it round" : ""}.`;
     return `${input} ${moments} ${kept}`;
   }
 
@@ -113,7 +128,13 @@
     start: { data: "exponential", place: 0, scale: 1, size: 10, weight: 1, bias: 0 },
     controls: [
       { name: "data", label: "Data", options: ["uniform", "normal", "exponential"].map((kind) => [kind, kind]) },
-      { name: "size", label: "Values per batch, N", min: 1, max: 13, show: (size) => (2 ** size).toLocaleString("en-US") },
+      {
+        name: "size",
+        label: "Values per batch, N",
+        min: 1,
+        max: 13,
+        show: (size) => (2 ** size).toLocaleString("en-US"),
+      },
       { name: "place", label: "Shift of the data", min: -3, max: 3, step: 0.5, show: (v) => fixed(v, 1) },
       { name: "scale", label: "Scale of the data", min: 0.25, max: 2, step: 0.25, show: (v) => fixed(v) },
       { name: "weight", label: "Weight γ of the layer", min: -2, max: 2, step: 0.25, show: (v) => fixed(v) },
@@ -126,8 +147,17 @@
     table: ({ before, after }) => ({
       caption: `${COUNT.toLocaleString("en-US")} values before and after. Beyond: so many lie beyond the picture.`,
       head: ["", "sum", "mean", "variance", "skewness", "beyond"],
-      rows: [["before", before], ["after", after]].map(([name, found]) => [name, cell(found.sum, fixed(found.sum, 2)),
-        cell(found.mean), cell(found.variance), cell(found.skewness), cell(found.outside, String(found.outside))]),
+      rows: [
+        ["before", before],
+        ["after", after],
+      ].map(([name, found]) => [
+        name,
+        cell(found.sum, fixed(found.sum, 2)),
+        cell(found.mean),
+        cell(found.variance),
+        cell(found.skewness),
+        cell(found.outside, String(found.outside)),
+      ]),
     }),
   });
 })();

@@ -2,7 +2,8 @@
 "use strict";
 
 (function () {
-  const { picture, random, normal, fixed, short, cell, shape, text, swatch, line, linear, axis } = window.normlabExplore;
+  const { picture, random, normal, fixed, short, cell, shape, text, swatch, line, linear, axis } =
+    window.normlabExplore;
   const SEED = 1;
   const MOST = 100_000;
   const SCORES = [0, 1, 2, 3];
@@ -49,18 +50,29 @@
     const low = Math.min(-3, ...seen);
     const high = Math.max(...logits) + 6;
     const x = linear([low, Math.max(high, ...seen)], ends);
-    parts.push(text(0, 14, rounds ? "score + noise" : "score", "explore-strong", "start"),
-      text(ends[1], 14, rounds ? `round ${rounds.toLocaleString("en-US")}` : "no round yet", "explore-muted", "end"));
+    parts.push(
+      text(0, 14, rounds ? "score + noise" : "score", "explore-strong", "start"),
+      text(ends[1], 14, rounds ? `round ${rounds.toLocaleString("en-US")}` : "no round yet", "explore-muted", "end"),
+    );
     options.forEach(({ logit }, option) => {
       const y = row(option, 12);
       const wins = last?.winner === option;
       parts.push(text(0, y + 4, `option ${option}`, "", "start"), line(ends[0], y, ends[1], y, "explore-rule"));
       if (last) {
         parts.push(line(x(logit), y, x(last.noisy[option]), y, wins ? "explore-line-b" : "explore-line-c"));
-        parts.push(shape("circle", { cx: x(last.noisy[option]), cy: y, r: wins ? 7 : 5, class: wins ? "explore-b" : "explore-c" }));
+        parts.push(
+          shape("circle", {
+            cx: x(last.noisy[option]),
+            cy: y,
+            r: wins ? 7 : 5,
+            class: wins ? "explore-b" : "explore-c",
+          }),
+        );
         if (wins) {
           const right = x(last.noisy[option]) > width - 70;
-          parts.push(text(x(last.noisy[option]) + (right ? -12 : 12), y - 6, "wins", "explore-strong", right ? "end" : "start"));
+          parts.push(
+            text(x(last.noisy[option]) + (right ? -12 : 12), y - 6, "wins", "explore-strong", right ? "end" : "start"),
+          );
         }
       }
       parts.push(shape("circle", { cx: x(logit), cy: y, r: 4, class: "explore-hollow" }));
@@ -71,42 +83,79 @@
     const most = Math.max(...options.flatMap(({ p, share }) => [p, share || 0]));
     const full = most > 0.5 ? 1 : most > 0.25 ? 0.5 : 0.25;
     const share = linear([0, full], ends);
-    parts.push(swatch(0, top, "explore-c"), text(20, top, "softmax", "explore-strong", "start"), swatch(96, top, "explore-a"),
-      text(116, top, rounds ? `wins in ${rounds.toLocaleString("en-US")}` : "no wins yet", "explore-strong", "start"));
+    parts.push(
+      swatch(0, top, "explore-c"),
+      text(20, top, "softmax", "explore-strong", "start"),
+      swatch(96, top, "explore-a"),
+      text(116, top, rounds ? `wins in ${rounds.toLocaleString("en-US")}` : "no wins yet", "explore-strong", "start"),
+    );
     options.forEach(({ p, share: won, error }, option) => {
       const y = top + 14 + option * 38;
-      parts.push(text(0, y + 17, `option ${option}`, "", "start"),
-        shape("rect", { x: ends[0], y, width: Math.max(1, share(p) - ends[0]), height: 12, class: "explore-c" }));
+      parts.push(
+        text(0, y + 17, `option ${option}`, "", "start"),
+        shape("rect", { x: ends[0], y, width: Math.max(1, share(p) - ends[0]), height: 12, class: "explore-c" }),
+      );
       if (rounds) {
-        parts.push(shape("rect", { x: ends[0], y: y + 13, width: Math.max(1, share(won) - ends[0]), height: 12, class: "explore-a" }));
+        parts.push(
+          shape("rect", {
+            x: ends[0],
+            y: y + 13,
+            width: Math.max(1, share(won) - ends[0]),
+            height: 12,
+            class: "explore-a",
+          }),
+        );
         const [from, to] = [p - 2 * error, p + 2 * error].map((value) => share(Math.max(0, Math.min(full, value))));
         parts.push(line(from, y + 29, to, y + 29, "explore-error"));
       }
     });
     const base = top + 14 + 4 * 38;
-    parts.push(axis(share, ends, base, [0, full / 2, full].map((value) => [value, String(value)]), "line: \u00b1 two standard errors"));
+    parts.push(
+      axis(
+        share,
+        ends,
+        base,
+        [0, full / 2, full].map((value) => [value, String(value)]),
+        "line: \u00b1 two standard errors",
+      ),
+    );
     return { height: base + 42, parts };
   }
 
   function say({ t, options }, { noise, rounds }) {
-    const at = `Temperature ${fixed(t)}, which is base ${short(Math.exp(1 / t))}: softmax gives option 3 the weight ${fixed(options[3].p, 3)} and option 0 ${fixed(options[0].p, 3)}.`;
-    if (!rounds) return `${at} Nothing has been drawn yet.`;
+    const at = [
+      `Temperature ${fixed(t)}, which is base ${short(Math.exp(1 / t))}:`,
+      `softmax gives option 3 the weight ${fixed(options[3].p, 3)} and option 0 ${fixed(options[0].p, 3)}.`,
+    ];
+    if (!rounds) return [...at, "Nothing has been drawn yet."].join(" ");
     const off = options.map(({ p, share, error }) => Math.abs(share - p) / error);
     const worst = off.indexOf(Math.max(...off));
     const { p, share } = options[worst];
-    const times = rounds === 1 ? "In 1 round" : `In ${rounds.toLocaleString("en-US")} rounds`;
-    return `${at} ${times} with ${NAMES[noise]} noise, option ${worst} is furthest from softmax: it has won ${fixed(share, 3)} where softmax says `
-      + `${fixed(p, 3)}, ${fixed(off[worst], 1)} standard errors away. ${off[worst] > 4 ? "This is not chance." : "Chance can do that."}`;
+    return [
+      ...at,
+      `In ${rounds.toLocaleString("en-US")} round${rounds === 1 ? "" : "s"} with ${NAMES[noise]} noise,`,
+      `option ${worst} is furthest from softmax: it has won ${fixed(share, 3)} where softmax says ${fixed(p, 3)},`,
+      `${fixed(off[worst], 1)} standard errors away.`,
+      off[worst] > 4 ? "This is not chance." : "Chance can do that.",
+    ].join(" ");
   }
 
-  const add = (more) => ({ rounds }) => ({ rounds: Math.min(MOST, rounds + more) });
+  const add =
+    (more) =>
+    ({ rounds }) => ({ rounds: Math.min(MOST, rounds + more) });
   const enough = ({ rounds }) => rounds >= MOST;
 
   picture("gumbel", {
     name: "Above, the scores of four options with noise added in the last round; below, softmax beside the share of rounds that each option has won",
     start: { step: 0, noise: "gumbel", rounds: 10 },
     controls: [
-      { name: "step", label: "Temperature", min: -50, max: 50, show: (step) => `${fixed(temperature(step))} (base ${short(base(step))})` },
+      {
+        name: "step",
+        label: "Temperature",
+        min: -50,
+        max: 50,
+        show: (step) => `${fixed(temperature(step))} (base ${short(base(step))})`,
+      },
       { name: "noise", label: "Noise", options: Object.entries(NAMES) },
     ],
     buttons: [
@@ -122,8 +171,14 @@
     table: ({ options }, { rounds }) => ({
       caption: `Softmax and the winners of ${rounds.toLocaleString("en-US")} rounds`,
       head: ["option", "logit", "softmax", "wins", "share", "standard error"],
-      rows: options.map(({ logit, p, wins, share, error }, option) => [String(option), cell(logit), cell(p),
-        cell(wins, wins.toLocaleString("en-US")), cell(share, rounds ? fixed(share, 4) : "none"), cell(error, rounds ? fixed(error, 4) : "none")]),
+      rows: options.map(({ logit, p, wins, share, error }, option) => [
+        String(option),
+        cell(logit),
+        cell(p),
+        cell(wins, wins.toLocaleString("en-US")),
+        cell(share, rounds ? fixed(share, 4) : "none"),
+        cell(error, rounds ? fixed(error, 4) : "none"),
+      ]),
     }),
   });
 })();

@@ -37,16 +37,27 @@
     const scale = Math.min(62, (width / 2 - 4) / reach, (height / 2 - 20) / reach);
     const middle = [width / 2, height / 2 + 16];
     const paper = (v) => [middle[0] + scale * dot(v, side), middle[1] - scale * dot(v, up)];
-    const path = (points, kind) => shape("path", {
-      d: points.map((v, i) => `${i ? "L" : "M"}${paper(v).map((c) => c.toFixed(1)).join(" ")}`).join(""), class: kind });
+    const path = (points, kind) =>
+      shape("path", {
+        d: points
+          .map(
+            (v, i) =>
+              `${i ? "L" : "M"}${paper(v)
+                .map((c) => c.toFixed(1))
+                .join(" ")}`,
+          )
+          .join(""),
+        class: kind,
+      });
     const zero = [0, 0, 0];
 
     // The plane that stands on `axis`, as a disc.
     function disc(axis, radius, kind) {
       const first = unit(Math.abs(axis[0]) < 0.9 ? cross(axis, [1, 0, 0]) : cross(axis, [0, 1, 0]));
       const second = cross(axis, first);
-      const points = Array.from({ length: 73 }, (_, i) => (i * Math.PI) / 36)
-        .map((t) => plus(times(first, radius * Math.cos(t)), second, radius * Math.sin(t)));
+      const points = Array.from({ length: 73 }, (_, i) => (i * Math.PI) / 36).map((t) =>
+        plus(times(first, radius * Math.cos(t)), second, radius * Math.sin(t)),
+      );
       return path(points, kind);
     }
 
@@ -56,41 +67,71 @@
       const long = Math.hypot(a, b);
       if (long < 2) return [shape("circle", { cx: from[0], cy: from[1], r: 5, class: `explore-${kind}` })];
       const [ua, ub, h] = [a / long, b / long, Math.min(11, long)];
-      return [line(...from, to[0] - ua * h * 0.8, to[1] - ub * h * 0.8, `explore-line-${kind}`),
-        shape("path", { class: `explore-${kind}`,
-          d: `M${to[0]} ${to[1]}L${to[0] - ua * h - ub * 5} ${to[1] - ub * h + ua * 5}L${to[0] - ua * h + ub * 5} ${to[1] - ub * h - ua * 5}Z` })];
+      return [
+        line(...from, to[0] - ua * h * 0.8, to[1] - ub * h * 0.8, `explore-line-${kind}`),
+        shape("path", {
+          class: `explore-${kind}`,
+          d: `M${to[0]} ${to[1]}L${to[0] - ua * h - ub * 5} ${to[1] - ub * h + ua * 5}L${to[0] - ua * h + ub * 5} ${to[1] - ub * h - ua * 5}Z`,
+        }),
+      ];
     }
 
     const root = Math.sqrt(3);
     const tangent = unit(cross(CONSTANTS, hat));
-    const back = norm === "layer"
-      ? [disc(CONSTANTS, 2.3, "explore-band"), disc(CONSTANTS, root, "explore-circle"),
-        path([times(CONSTANTS, -2), times(CONSTANTS, 2.1)], "explore-limit"),
-        path([times(tangent, -2.3), times(tangent, 2.3)], "explore-open")]
-      : [disc(unit(hat), 2.3, "explore-band"),
-        shape("circle", { cx: middle[0], cy: middle[1], r: root * scale, class: "explore-circle" })];
+    const back =
+      norm === "layer"
+        ? [
+            disc(CONSTANTS, 2.3, "explore-band"),
+            disc(CONSTANTS, root, "explore-circle"),
+            path([times(CONSTANTS, -2), times(CONSTANTS, 2.1)], "explore-limit"),
+            path([times(tangent, -2.3), times(tangent, 2.3)], "explore-open"),
+          ]
+        : [
+            disc(unit(hat), 2.3, "explore-band"),
+            shape("circle", { cx: middle[0], cy: middle[1], r: root * scale, class: "explore-circle" }),
+          ];
     return {
       height,
-      parts: [swatch(0, 14, "explore-b"), text(20, 14, "x\u0302", "", "start"), swatch(46, 14, "explore-c"), text(66, 14, "dy", "", "start"),
-        swatch(94, 14, "explore-a"), text(114, 14, "what is left of dy", "", "start"),
-        ...back, path([times(unit(hat), -2.3), hat], "explore-limit"),
-        ...arrow(hat, "b"), path([dy, g, left], "explore-fall"), ...arrow(dy, "c"), ...arrow(left, "a")],
+      parts: [
+        swatch(0, 14, "explore-b"),
+        text(20, 14, "x\u0302", "", "start"),
+        swatch(46, 14, "explore-c"),
+        text(66, 14, "dy", "", "start"),
+        swatch(94, 14, "explore-a"),
+        text(114, 14, "what is left of dy", "", "start"),
+        ...back,
+        path([times(unit(hat), -2.3), hat], "explore-limit"),
+        ...arrow(hat, "b"),
+        path([dy, g, left], "explore-fall"),
+        ...arrow(dy, "c"),
+        ...arrow(left, "a"),
+      ],
     };
   }
 
   function say(found, { norm, loss }) {
-    if (!found) return norm === "layer" ? "All three numbers are equal. They have no spread, and without eps there is nothing to divide by."
-      : "All three numbers are 0, and without eps there is nothing to divide by.";
+    if (!found)
+      return norm === "layer"
+        ? "All three numbers are equal. They have no spread, and without eps there is nothing to divide by."
+        : "All three numbers are 0, and without eps there is nothing to divide by.";
     const { dy, left, dx } = found;
     const whole = Math.sqrt(dot(dy, dy));
     const share = whole ? Math.sqrt(dot(left, left)) / whole : 0;
-    const what = { own: "your dy", sum: "the dy of sum(y), all ones,", squares: "the dy of sum(y\u00b2), 2 x\u0302," }[loss];
+    const what = { own: "your dy", sum: "the dy of sum(y), all ones,", squares: "the dy of sum(y\u00b2), 2 x\u0302," }[
+      loss
+    ];
     const name = norm === "layer" ? "Layer norm" : "RMS norm";
-    const lost = norm === "layer" ? "the part along the constants and the part along x\u0302 are lost" : "the part along x\u0302 is lost";
+    const lost =
+      norm === "layer"
+        ? "the part along the constants and the part along x\u0302 are lost"
+        : "the part along x\u0302 is lost";
     const ways = norm === "layer" ? "on a line" : "in a plane";
-    if (share < 1e-9) return `${name}: ${what} lies in what is lost${loss === "own" ? "" : ", whatever the input"}. Nothing is left: the gradient is zero.`;
-    return `${name}: of ${what} ${lost}. What is left lies ${ways} and is ${fixed(100 * share, 0)} percent as long. `
-      + `Times rstd it is the gradient, ${dx.map((v) => fixed(v)).join(", ")}.`;
+    if (share < 1e-9)
+      return `${name}: ${what} lies in what is lost${loss === "own" ? "" : ", whatever the input"}. Nothing is left: the gradient is zero.`;
+    return (
+      `${name}: of ${what} ${lost}. What is left lies ${ways} and is ${fixed(100 * share, 0)} percent as long. ` +
+      `Times rstd it is the gradient, ${dx.map((v) => fixed(v)).join(", ")}.`
+    );
   }
 
   const number = (name, label, off) => ({ name, label, min: -2, max: 2, step: 0.1, show: (v) => fixed(v, 1), off });
@@ -100,23 +141,47 @@
     name: "Three arrows in space: the normalized input, the cotangent, and what the backward leaves of it",
     start: { norm: "layer", loss: "own", x1: 0.3, x2: 1.9, x3: -0.4, dy1: 1.2, dy2: -0.3, dy3: 0.8, turn: 60 },
     controls: [
-      { name: "norm", label: "Norm", options: [["layer", "layer"], ["rms", "RMS"]] },
-      { name: "loss", label: "Loss, which decides dy", options: [["own", "your own dy"], ["sum", "sum(y)"], ["squares", "sum(y\u00b2)"]] },
-      number("x1", "x, first"), number("dy1", "dy, first", given),
-      number("x2", "x, second"), number("dy2", "dy, second", given),
-      number("x3", "x, third"), number("dy3", "dy, third", given),
+      {
+        name: "norm",
+        label: "Norm",
+        options: [
+          ["layer", "layer"],
+          ["rms", "RMS"],
+        ],
+      },
+      {
+        name: "loss",
+        label: "Loss, which decides dy",
+        options: [
+          ["own", "your own dy"],
+          ["sum", "sum(y)"],
+          ["squares", "sum(y\u00b2)"],
+        ],
+      },
+      number("x1", "x, first"),
+      number("dy1", "dy, first", given),
+      number("x2", "x, second"),
+      number("dy2", "dy, second", given),
+      number("x3", "x, third"),
+      number("dy3", "dy, third", given),
       { name: "turn", label: "Turn the picture", min: 0, max: 350, step: 10, show: (v) => `${v}\u00b0` },
     ],
     compute,
     draw,
     say,
     table: (found) => ({
-      caption: "Without weight and eps. The last two columns: the sum of the three, and the sum of the three times x\u0302.",
+      caption:
+        "Without weight and eps. The last two columns: the sum of the three, and the sum of the three times x\u0302.",
       head: ["", "first", "second", "third", "sum", "with x\u0302"],
-      rows: !found ? [["no spread", "", "", "", "", ""]]
-        : [["x\u0302", found.hat], ["dy", found.dy], [found.norm === "layer" ? "dy \u2212 mean(dy)" : "dy, not centered", found.g],
-          ["what is left", found.left], ["times rstd: dx", found.dx]].map(([name, v]) =>
-          [name, ...[...v, 3 * mean(v), dot(v, found.hat)].map((value) => cell(value))]),
+      rows: !found
+        ? [["no spread", "", "", "", "", ""]]
+        : [
+            ["x\u0302", found.hat],
+            ["dy", found.dy],
+            [found.norm === "layer" ? "dy \u2212 mean(dy)" : "dy, not centered", found.g],
+            ["what is left", found.left],
+            ["times rstd: dx", found.dx],
+          ].map(([name, v]) => [name, ...[...v, 3 * mean(v), dot(v, found.hat)].map((value) => cell(value))]),
     }),
   });
 })();

@@ -49,7 +49,7 @@
       const center = mean(x);
       return mean(x.map((value) => round(value - center)).map((d) => d * d));
     },
-    "Welford": (x) => {
+    Welford: (x) => {
       let mean = 0;
       let m2 = 0;
       for (let i = 0; i < x.length; i += 1) {
@@ -59,7 +59,11 @@
       }
       return round(m2 / x.length);
     },
-    "shifted, one pass": (x, mean) => METHODS["one pass"](x.map((value) => value - x[0]), mean),
+    "shifted, one pass": (x, mean) =>
+      METHODS["one pass"](
+        x.map((value) => value - x[0]),
+        mean,
+      ),
   };
 
   /* In float64. Distances from the first value are exact there, and small. */
@@ -84,8 +88,8 @@
     const x = Float32Array.from(noise(seed).subarray(0, n), (value) => value + offset);
     const mean = (values) => round((sum === "running" ? running : pairwise)(values) / n);
     const truth = exact(x);
-    const digitsOf = (answer) => (answer === truth ? 7
-      : Math.min(7, Math.max(0, -Math.log10(Math.max(Math.abs(answer - truth) / truth, 1e-16)))));
+    const digitsOf = (answer) =>
+      answer === truth ? 7 : Math.min(7, Math.max(0, -Math.log10(Math.max(Math.abs(answer - truth) / truth, 1e-16))));
     const answers = Object.entries(METHODS).map(([name, method]) => {
       const answer = method(x, mean);
       return { name, answer, digits: digitsOf(answer) };
@@ -96,35 +100,79 @@
   function draw({ truth, answers }, state, width) {
     const ends = [4, width - 16];
     const x = linear([0, 7], ends);
-    const parts = [text(ends[0], 14, "right digits", "explore-strong", "start"), text(ends[1], 14, `exact: ${short(truth, 7)}`, "explore-strong", "end")];
+    const parts = [
+      text(ends[0], 14, "right digits", "explore-strong", "start"),
+      text(ends[1], 14, `exact: ${short(truth, 7)}`, "explore-strong", "end"),
+    ];
     answers.forEach(({ name, answer, digits }, row) => {
       const y = 36 + row * 48;
-      parts.push(text(ends[0], y, name, "", "start"), text(ends[1], y, short(answer, 7), "", "end"),
+      parts.push(
+        text(ends[0], y, name, "", "start"),
+        text(ends[1], y, short(answer, 7), "", "end"),
         shape("rect", { x: ends[0], y: y + 6, width: ends[1] - ends[0], height: 16, class: "explore-empty" }),
-        shape("rect", { x: ends[0], y: y + 6, width: Math.max(0, x(digits) - ends[0]), height: 16, class: digits < 1 ? "explore-b" : "explore-a" }));
+        shape("rect", {
+          x: ends[0],
+          y: y + 6,
+          width: Math.max(0, x(digits) - ends[0]),
+          height: 16,
+          class: digits < 1 ? "explore-b" : "explore-a",
+        }),
+      );
     });
     const base = 36 + answers.length * 48 - 14;
-    parts.push(axis(x, ends, base, [0, 2, 4, 6].map((value) => [value, String(value)]), "digits"));
+    parts.push(
+      axis(
+        x,
+        ends,
+        base,
+        [0, 2, 4, 6].map((value) => [value, String(value)]),
+        "digits",
+      ),
+    );
     return { height: base + 42, parts };
   }
 
   function say({ offset, n, truth, answers }, { sum }) {
     const [one, two, welford] = answers;
-    const far = offset ? `near ${offset.toLocaleString("en-US")}` : "around 0";
-    const count = ({ digits }) => (digits < 1 ? "no right digit" : digits < 2 ? "1 right digit" : `${Math.floor(digits)} right digits`);
-    const apart = offset < 10 ? "" : ` Near ${offset.toLocaleString("en-US")} float32 numbers are ${short(spacing(offset))} apart, and near its square ${short(spacing(offset ** 2))}.`;
-    return `${n.toLocaleString("en-US")} numbers ${far} with ${truth ? `variance ${fixed(truth, 4)}` : "no variance: they are all stored as the same number"}, added ${sum === "running" ? "one after another" : "pairwise"}. One pass gives ${short(one.answer, 4)}, `
-      + `${count(one)}${one.answer < 0 ? ", and negative" : ""}; two passes ${short(two.answer, 4)}, ${count(two)}; Welford ${short(welford.answer, 4)}, ${count(welford)}.${apart}`;
+    const many = (value) => value.toLocaleString("en-US");
+    const count = ({ digits }) =>
+      digits < 1 ? "no right digit" : digits < 2 ? "1 right digit" : `${Math.floor(digits)} right digits`;
+    const told = [
+      `${many(n)} numbers ${offset ? `near ${many(offset)}` : "around 0"} with`,
+      truth ? `variance ${fixed(truth, 4)},` : "no variance, as all of them are stored as the same number,",
+      sum === "running" ? "added one after another." : "added pairwise.",
+      `One pass gives ${short(one.answer, 4)}, ${count(one)}${one.answer < 0 ? ", and negative" : ""};`,
+      `two passes ${short(two.answer, 4)}, ${count(two)};`,
+      `Welford ${short(welford.answer, 4)}, ${count(welford)}.`,
+    ];
+    if (offset >= 10) {
+      told.push(`Near ${many(offset)} float32 numbers are ${short(spacing(offset))} apart,`);
+      told.push(`and near its square ${short(spacing(offset ** 2))}.`);
+    }
+    return told.join(" ");
   }
 
   picture("offset", {
     name: "Right digits of the variance by four algorithms, a bar each",
     start: { place: 7, size: 10, seed: 1, sum: "running" },
     controls: [
-      { name: "place", label: "Distance from zero", min: 0, max: OFFSETS.length - 1, show: (i) => OFFSETS[i].toLocaleString("en-US") },
+      {
+        name: "place",
+        label: "Distance from zero",
+        min: 0,
+        max: OFFSETS.length - 1,
+        show: (i) => OFFSETS[i].toLocaleString("en-US"),
+      },
       { name: "size", label: "How many numbers", min: 4, max: 16, show: (size) => (2 ** size).toLocaleString("en-US") },
       { name: "seed", label: "Draw", min: 1, max: 20, show: String },
-      { name: "sum", label: "Sums", options: [["running", "running"], ["pairwise", "pairwise, as np.mean"]] },
+      {
+        name: "sum",
+        label: "Sums",
+        options: [
+          ["running", "running"],
+          ["pairwise", "pairwise, as np.mean"],
+        ],
+      },
     ],
     seed: "generator mulberry32, and the number of the draw is the seed",
     compute,
@@ -133,8 +181,14 @@
     table: ({ truth, answers }) => ({
       caption: "The answers in float32, and the exact variance of the stored numbers",
       head: ["", "variance", "right digits"],
-      rows: [...answers.map(({ name, answer, digits }) => [name, cell(answer, short(answer, 8)), cell(digits, fixed(digits, 1))]),
-        ["exact", cell(truth, short(truth, 8)), cell(7, "all")]],
+      rows: [
+        ...answers.map(({ name, answer, digits }) => [
+          name,
+          cell(answer, short(answer, 8)),
+          cell(digits, fixed(digits, 1)),
+        ]),
+        ["exact", cell(truth, short(truth, 8)), cell(7, "all")],
+      ],
     }),
   });
 })();

@@ -4,7 +4,11 @@
 (function () {
   const { picture, fixed, cell, shape, text, swatch, line, linear } = window.normlabExplore;
   const COUNT = 20;
-  const ORDER = { given: (logits) => logits, rising: (logits) => [...logits].sort((a, b) => a - b), falling: (logits) => [...logits].sort((a, b) => b - a) };
+  const ORDER = {
+    given: (logits) => logits,
+    rising: (logits) => [...logits].sort((a, b) => a - b),
+    falling: (logits) => [...logits].sort((a, b) => b - a),
+  };
   const chunks = ({ size }) => COUNT / Number(size);
 
   function compute({ order, size, read }, given) {
@@ -32,28 +36,47 @@
     const parts = [
       text(0, 14, "logits", "explore-strong", "start"),
       text(ends[1], 14, "line: running maximum", "explore-muted", "end"),
-      ...[-1, 0, 1, 2, 3].flatMap((value) => [line(ends[0], y(value), ends[1], y(value), "explore-rule"), text(ends[0] - 6, y(value) + 4, fixed(value, 0), "", "end")]),
+      ...[-1, 0, 1, 2, 3].flatMap((value) => [
+        line(ends[0], y(value), ends[1], y(value), "explore-rule"),
+        text(ends[0] - 6, y(value) + 4, fixed(value, 0), "", "end"),
+      ]),
     ];
     if (read) {
       const from = x((read - 1) * long - 0.5);
-      parts.push(shape("rect", { x: from, y: 26, width: x(read * long - 0.5) - from, height: 318 - 26, class: "explore-band" }));
+      parts.push(
+        shape("rect", { x: from, y: 26, width: x(read * long - 0.5) - from, height: 318 - 26, class: "explore-band" }),
+      );
     }
     logits.forEach((logit, i) => {
       const now = i < count && i >= count - long;
-      parts.push(shape("circle", { cx: x(i), cy: y(logit), r: now ? 5.5 : 4, class: i >= count ? "explore-hollow" : now ? "explore-b" : "explore-c" }));
+      parts.push(
+        shape("circle", {
+          cx: x(i),
+          cy: y(logit),
+          r: now ? 5.5 : 4,
+          class: i >= count ? "explore-hollow" : now ? "explore-b" : "explore-c",
+        }),
+      );
     });
     const base = 318;
     const tallest = Math.max(...steps.map(({ sum }) => sum), 1);
     const bar = linear([0, tallest], [base, 222]);
-    parts.push(text(0, 202, "normalizer", "explore-strong", "start"), swatch(88, 202, "explore-a"), text(106, 202, "old, corrected", "", "start"),
-      swatch(200, 202, "explore-b"), text(218, 202, "new", "", "start"));
+    parts.push(
+      text(0, 202, "normalizer", "explore-strong", "start"),
+      swatch(88, 202, "explore-a"),
+      text(106, 202, "old, corrected", "", "start"),
+      swatch(200, 202, "explore-b"),
+      text(218, 202, "new", "", "start"),
+    );
     done.forEach(({ m, factor, old, sum }, k) => {
       const [left, right] = [x(k * long - 0.5), x((k + 1) * long - 0.5)];
       const room = right - left;
       parts.push(line(left + 1, y(m), right - 1, y(m), "explore-line-a"));
       const body = { x: left + room * 0.15, width: room * 0.7 };
-      parts.push(shape("rect", { ...body, y: bar(old), height: base - bar(old), class: "explore-a" }),
-        shape("rect", { ...body, y: bar(sum), height: bar(old) - bar(sum), class: "explore-b" }));
+      parts.push(
+        shape("rect", { ...body, y: bar(old), height: base - bar(old), class: "explore-a" }),
+        shape("rect", { ...body, y: bar(sum), height: bar(old) - bar(sum), class: "explore-b" }),
+      );
       if (k && room >= 40) parts.push(text((left + right) / 2, bar(sum) - 5, `\u00d7${fixed(factor)}`));
     });
     parts.push(line(ends[0], base, ends[1], base, "explore-axis"));
@@ -66,16 +89,31 @@
   }
 
   function say({ done, count, steps }, { read }) {
-    if (!read) return `Nothing has been read: maximum ${fixed(-Infinity)}, normalizer 0. Softmax in three passes would now read all ${COUNT} logits for their maximum, before the first exponential.`;
+    const all = `all ${COUNT} logits`;
+    if (!read) {
+      return [
+        `Nothing has been read: maximum ${fixed(-Infinity)}, normalizer 0.`,
+        `Softmax in three passes would now read ${all} for their maximum, before the first exponential.`,
+      ].join(" ");
+    }
     const { top, before, sumBefore, m, factor, added, sum } = done[read - 1];
-    const rises = m > before;
-    const kept = `The normalizer is now ${fixed(sum, 3)}.`;
-    const what = read === 1 ? `Chunk 1: its largest logit, ${fixed(m, 1)}, is the first maximum. ${kept}`
-      : rises ? `Chunk ${read}: its largest logit, ${fixed(m, 1)}, is above the maximum so far, ${fixed(before, 1)}. So the old sum, ${fixed(sumBefore, 3)}, is multiplied by ${fixed(factor)}, and ${fixed(added, 3)} is added. ${kept}`
-        : `Chunk ${read}: its largest logit, ${fixed(top, 1)}, is not above the maximum so far, ${fixed(m, 1)}. The old sum stays, and ${fixed(added, 3)} is added. ${kept}`;
-    const end = read === steps.length ? ` All ${COUNT} logits have been read, once each: maximum and normalizer are those of all at once.`
-      : ` ${count} of ${COUNT} logits have been read, once each; two numbers are kept of them.`;
-    return what + end;
+    const told = [`Chunk ${read}: its largest logit, ${fixed(top, 1)},`];
+    if (read === 1) told.push("is the first maximum.");
+    else if (m > before) {
+      told.push(`is above the maximum so far, ${fixed(before, 1)}.`);
+      told.push(
+        `So the old sum, ${fixed(sumBefore, 3)}, is multiplied by ${fixed(factor)}, and ${fixed(added, 3)} is added.`,
+      );
+    } else {
+      told.push(`is not above the maximum so far, ${fixed(m, 1)}. The old sum stays, and ${fixed(added, 3)} is added.`);
+    }
+    told.push(`The normalizer is now ${fixed(sum, 3)}.`);
+    told.push(
+      read === steps.length
+        ? `${all[0].toUpperCase()}${all.slice(1)} have been read, once each: maximum and normalizer are those of all at once.`
+        : `${count} of ${COUNT} logits have been read, once each; two numbers are kept of them.`,
+    );
+    return told.join(" ");
   }
 
   const last = (state) => state.read >= chunks(state);
@@ -87,8 +125,20 @@
     settle: (state) => ({ ...state, read: Math.min(state.read, chunks(state)) }),
     controls: [
       { name: "read", label: "Chunks read", min: 0, max: chunks, show: (read, state) => `${read} of ${chunks(state)}` },
-      { name: "size", label: "Logits in a chunk", options: ["1", "2", "4", "5", "10", "20"].map((size) => [size, size]) },
-      { name: "order", label: "Order of the logits", options: [["given", "as above"], ["rising", "rising"], ["falling", "falling"]] },
+      {
+        name: "size",
+        label: "Logits in a chunk",
+        options: ["1", "2", "4", "5", "10", "20"].map((size) => [size, size]),
+      },
+      {
+        name: "order",
+        label: "Order of the logits",
+        options: [
+          ["given", "as above"],
+          ["rising", "rising"],
+          ["falling", "falling"],
+        ],
+      },
     ],
     buttons: [
       { words: "Read the next chunk", act: ({ read }) => ({ read: read + 1 }), off: last },
@@ -100,8 +150,10 @@
     table: ({ done, steps }) => ({
       caption: "What is kept after each chunk that has been read",
       head: ["after chunk", "its maximum", "running maximum", "factor", "normalizer"],
-      rows: steps.map(({ top, m, factor, sum }, k) => [String(k + 1),
-        ...(k < done.length ? [cell(top), cell(m), cell(factor), cell(sum)] : ["not read", "", "", ""])]),
+      rows: steps.map(({ top, m, factor, sum }, k) => [
+        String(k + 1),
+        ...(k < done.length ? [cell(top), cell(m), cell(factor), cell(sum)] : ["not read", "", "", ""]),
+      ]),
     }),
   });
 })();

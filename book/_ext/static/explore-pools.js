@@ -28,8 +28,14 @@
     const square = pool.reduce((a, b) => a + (b - mean) ** 2, 0) / pool.length;
     const own_value = value(example - 1, channel - 1, position - 1);
     return {
-      cells, pool, mean, own: own_value, centered: norms[norm].centered, spread: Math.sqrt(square),
-      output: (own_value - mean) / Math.sqrt(square + EPS), pools: cells.length / pool.length,
+      cells,
+      pool,
+      mean,
+      own: own_value,
+      centered: norms[norm].centered,
+      spread: Math.sqrt(square),
+      output: (own_value - mean) / Math.sqrt(square + EPS),
+      pools: cells.length / pool.length,
     };
   }
 
@@ -46,12 +52,16 @@
       parts.push(text(x(n, 0) + (S * side) / 2, 16, `example ${n + 1}`, "explore-strong"));
       for (let s = 0; s < S; s += 1) parts.push(text(x(n, s) + side / 2, 34, String(s + 1), "explore-muted"));
     }
-    for (let c = 0; c < C; c += 1) parts.push(text(left - 8, y(c) + high / 2 + 4, `c ${c + 1}`, "explore-muted", "end"));
+    for (let c = 0; c < C; c += 1)
+      parts.push(text(left - 8, y(c) + high / 2 + 4, `c ${c + 1}`, "explore-muted", "end"));
     for (const { n, c, s, value: number, shares } of cells) {
       const own = n === example - 1 && c === channel - 1 && s === position - 1;
-      const group = shape("g", { class: `explore-cell${shares ? " explore-shares" : ""}${own ? " explore-own" : ""}` },
+      const group = shape(
+        "g",
+        { class: `explore-cell${shares ? " explore-shares" : ""}${own ? " explore-own" : ""}` },
         shape("rect", { x: x(n, s) + 1, y: y(c) + 1, width: side - 2, height: high - 2, rx: 3 }),
-        text(x(n, s) + side / 2, y(c) + high / 2 + 4.5, String(number)));
+        text(x(n, s) + side / 2, y(c) + high / 2 + 4.5, String(number)),
+      );
       group.addEventListener("click", () => change({ example: n + 1, channel: c + 1, position: s + 1 }));
       parts.push(group);
     }
@@ -61,7 +71,8 @@
   function whom({ norm, groups, example, channel, position }) {
     const depth = C / Number(groups);
     const first = Math.floor((channel - 1) / depth) * depth + 1;
-    const neighbors = depth === 1 ? `channel ${channel}` : depth === C ? "all channels" : `channels ${first} to ${first + depth - 1}`;
+    const neighbors =
+      depth === 1 ? `channel ${channel}` : depth === C ? "all channels" : `channels ${first} to ${first + depth - 1}`;
     return {
       batch: `channel ${channel}, at all positions of both examples`,
       layer: `position ${position} of example ${example}, in all channels`,
@@ -75,20 +86,42 @@
     const statistics = found.centered
       ? `Their mean is ${fixed(found.mean)} and their standard deviation ${fixed(found.spread)}`
       : `The root of their mean square is ${fixed(found.spread)}, and no mean is subtracted`;
-    const relative = state.norm !== "group" ? ""
-      : state.groups === "1" ? " One group is all of an example. This is not the layer norm of a transformer."
-        : state.groups === String(C) ? " As many groups as channels: this is instance norm." : "";
+    const relative =
+      state.norm !== "group"
+        ? ""
+        : state.groups === "1"
+          ? " One group is all of an example. This is not the layer norm of a transformer."
+          : state.groups === String(C)
+            ? " As many groups as channels: this is instance norm."
+            : "";
     const name = { batch: "Batch", layer: "Layer", instance: "Instance", group: "Group", rms: "RMS" }[state.norm];
-    return `${name} norm pools ${found.pool.length} of the ${found.cells.length} cells with this one: ${whom(state)}. ${statistics}; `
-      + `this cell\u2019s ${found.own} becomes ${fixed(found.output)}. There are ${found.pools} such pools.${relative}`;
+    return (
+      `${name} norm pools ${found.pool.length} of the ${found.cells.length} cells with this one: ${whom(state)}. ${statistics}; ` +
+      `this cell\u2019s ${found.own} becomes ${fixed(found.output)}. There are ${found.pools} such pools.${relative}`
+    );
   }
 
   picture("pools", {
     name: "Two examples of six channels and four positions, a cell each, with the pool of the chosen cell in color",
     start: { norm: "batch", groups: "3", example: 1, channel: 2, position: 3 },
     controls: [
-      { name: "norm", label: "Norm", options: [["batch", "batch"], ["layer", "layer"], ["instance", "instance"], ["group", "group"], ["rms", "RMS"]] },
-      { name: "groups", label: "Groups, for group norm", options: ["1", "2", "3", "6"].map((g) => [g, g]), off: ({ norm }) => norm !== "group" },
+      {
+        name: "norm",
+        label: "Norm",
+        options: [
+          ["batch", "batch"],
+          ["layer", "layer"],
+          ["instance", "instance"],
+          ["group", "group"],
+          ["rms", "RMS"],
+        ],
+      },
+      {
+        name: "groups",
+        label: "Groups, for group norm",
+        options: ["1", "2", "3", "6"].map((g) => [g, g]),
+        off: ({ norm }) => norm !== "group",
+      },
       { name: "example", label: "Example", min: 1, max: N, show: String },
       { name: "channel", label: "Channel", min: 1, max: C, show: String },
       { name: "position", label: "Position", min: 1, max: S, show: String },

@@ -56,7 +56,13 @@
     if (value === 0) return "0";
     const size = Math.abs(value);
     if (!Number.isFinite(value)) return fixed(value);
-    if (size >= 1e7 || size < 9e-7) return minus(value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e"));
+    if (size >= 1e7 || size < 9e-7)
+      return minus(
+        value
+          .toExponential(digits - 1)
+          .replace(/\.?0+e/, "e")
+          .replace("e+", "e"),
+      );
     const long = fixed(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
     return long.includes(".") ? long.replace(/\.?0+$/, "") : long;
   }
@@ -65,7 +71,10 @@
 
   /* ---- Drawing ---- */
 
-  const linear = ([low, high], [from, to]) => (value) => from + ((value - low) / (high - low)) * (to - from);
+  const linear =
+    ([low, high], [from, to]) =>
+    (value) =>
+      from + ((value - low) / (high - low)) * (to - from);
   const text = (x, y, words, kind = "", anchor = "middle") =>
     shape("text", { x, y, class: `explore-text ${kind}`, "text-anchor": anchor }, words);
   const swatch = (x, y, kind) => shape("rect", { x, y: y - 10, width: 14, height: 10, class: kind });
@@ -73,10 +82,16 @@
 
   /* A horizontal axis at height `y`: a line, `marks` as [value, words] and the name of what is measured. */
   function axis(scale, [from, to], y, marks, name) {
-    return shape("g", {}, line(from, y, to, y, "explore-axis"),
+    return shape(
+      "g",
+      {},
+      line(from, y, to, y, "explore-axis"),
       ...marks.flatMap(([value, words]) => [
-        line(scale(value), y, scale(value), y + 4, "explore-axis"), text(scale(value), y + 17, words)]),
-      text((from + to) / 2, y + 34, name, "explore-muted"));
+        line(scale(value), y, scale(value), y + 4, "explore-axis"),
+        text(scale(value), y + 17, words),
+      ]),
+      text((from + to) / 2, y + 34, name, "explore-muted"),
+    );
   }
 
   /* ---- Controls: native inputs, their value in the label ---- */
@@ -87,8 +102,12 @@
     const input = make("input", { type: "range", id, min: spec.min, step: spec.step ?? 1, autocomplete: "off" });
     input.addEventListener("input", () => change({ [spec.name]: Number(input.value) }));
     return {
-      node: make("div", { className: "explore-control" },
-        make("label", { htmlFor: id }, make("span", {}, spec.label), " ", value), input),
+      node: make(
+        "div",
+        { className: "explore-control" },
+        make("label", { htmlFor: id }, make("span", {}, spec.label), " ", value),
+        input,
+      ),
       show(state) {
         input.max = typeof spec.max === "function" ? spec.max(state) : spec.max;
         input.value = state[spec.name];
@@ -105,12 +124,18 @@
       input.addEventListener("change", () => change({ [spec.name]: value }));
       return { value, input, node: make("label", {}, input, make("span", {}, words)) };
     });
-    const group = make("fieldset", { className: "explore-control explore-choice" },
-      make("legend", {}, spec.label), make("div", {}, ...options.map((option) => option.node)));
+    const group = make(
+      "fieldset",
+      { className: "explore-control explore-choice" },
+      make("legend", {}, spec.label),
+      make("div", {}, ...options.map((option) => option.node)),
+    );
     return {
       node: group,
       show(state) {
-        options.forEach(({ value, input }) => { input.checked = state[spec.name] === value; });
+        options.forEach(({ value, input }) => {
+          input.checked = state[spec.name] === value;
+        });
         group.disabled = spec.off?.(state) ?? false;
       },
     };
@@ -119,7 +144,9 @@
   /* A button that can do nothing keeps the focus: it is said to be disabled, and does nothing. */
   function button(words, press, off, current) {
     const made = make("button", { type: "button", textContent: words, className: "explore-button" });
-    made.addEventListener("click", () => { if (!off?.(current())) press(current()); });
+    made.addEventListener("click", () => {
+      if (!off?.(current())) press(current());
+    });
     made.showState = (state) => made.setAttribute("aria-disabled", String(off?.(state) ?? false));
     return made;
   }
@@ -137,27 +164,39 @@
       state = picture.settle ? picture.settle({ ...state, ...part }) : { ...state, ...part };
       update();
       clearTimeout(waiting);
-      waiting = setTimeout(() => { says.textContent = picture.say(numbers, state); }, REST);
+      waiting = setTimeout(() => {
+        says.textContent = picture.say(numbers, state);
+      }, REST);
     }
 
     const id = figure.id;
     const controls = picture.controls.map((spec) =>
-      (spec.options ? choice : slider)(spec, `${id}-${spec.name}`, change));
+      (spec.options ? choice : slider)(spec, `${id}-${spec.name}`, change),
+    );
     const press = (action) => (now) => change(action(now));
     const buttons = [
       ...(picture.buttons ?? []).map(({ words, act, off }) => button(words, press(act), off, () => state)),
-      button("Start again", press(() => picture.start), null, () => state),
+      button(
+        "Start again",
+        press(() => picture.start),
+        null,
+        () => state,
+      ),
     ];
     const svg = shape("svg", { role: "img", "aria-label": picture.name, "aria-describedby": `${id}-says` });
     const says = make("p", { className: "explore-says", id: `${id}-says` });
     says.setAttribute("role", "status");
     const stage = make("div", { className: "explore-stage" }, svg);
     const numbersBox = make("div", { className: "numbers" });
-    const live = make("div", { className: "explore-live" },
+    const live = make(
+      "div",
+      { className: "explore-live" },
       make("div", { className: "explore-controls" }, ...controls.map(({ node }) => node)),
       make("div", { className: "explore-buttons" }, ...buttons),
-      stage, says,
-      make("details", {}, make("summary", { textContent: "The numbers as a table" }), numbersBox, ...seeded(picture)));
+      stage,
+      says,
+      make("details", {}, make("summary", { textContent: "The numbers as a table" }), numbersBox, ...seeded(picture)),
+    );
 
     function redraw() {
       if (!width) return; // Hidden, as behind a prediction: it is drawn when it is seen.
@@ -180,23 +219,50 @@
     figure.classList.add("explore-lives");
     new ResizeObserver(() => {
       const now = Math.round(stage.clientWidth);
-      if (now !== width) { width = now; redraw(); }
+      if (now !== width) {
+        width = now;
+        redraw();
+      }
     }).observe(stage);
   }
 
-  const seeded = ({ seed }) => (seed === undefined ? [] : [make("p", { className: "explore-seed",
-    textContent: `The random numbers are the same for everybody: ${seed}.` })]);
+  const seeded = ({ seed }) =>
+    seed === undefined
+      ? []
+      : [
+          make("p", {
+            className: "explore-seed",
+            textContent: `The random numbers are the same for everybody: ${seed}.`,
+          }),
+        ];
 
   function tableOf({ caption, head, rows }) {
-    const of = (content) => (typeof content === "string" ? [content]
-      : [make("data", { value: String(content.value), textContent: content.text })]);
+    const of = (content) =>
+      typeof content === "string"
+        ? [content]
+        : [make("data", { value: String(content.value), textContent: content.text })];
     const kind = (content) => (typeof content === "string" ? "" : "number");
-    const heads = head.map((words, column) => (words
-      ? make("th", { scope: "col", className: kind(rows[0][column]), textContent: words }) : make("td", {})));
-    return make("table", {}, make("caption", { textContent: caption }),
+    const heads = head.map((words, column) =>
+      words ? make("th", { scope: "col", className: kind(rows[0][column]), textContent: words }) : make("td", {}),
+    );
+    return make(
+      "table",
+      {},
+      make("caption", { textContent: caption }),
       make("thead", {}, make("tr", {}, ...heads)),
-      make("tbody", {}, ...rows.map(([first, ...rest]) => make("tr", {}, make("th", { scope: "row", textContent: first }),
-        ...rest.map((content) => make("td", { className: kind(content) }, ...of(content)))))));
+      make(
+        "tbody",
+        {},
+        ...rows.map(([first, ...rest]) =>
+          make(
+            "tr",
+            {},
+            make("th", { scope: "row", textContent: first }),
+            ...rest.map((content) => make("td", { className: kind(content) }, ...of(content))),
+          ),
+        ),
+      ),
+    );
   }
 
   function picture(name, definition) {
