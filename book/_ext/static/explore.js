@@ -163,9 +163,11 @@
     function change(part) {
       state = picture.settle ? picture.settle({ ...state, ...part }) : { ...state, ...part };
       update();
+      says.dataset.late = "true"; // It still tells of the state before.
       clearTimeout(waiting);
       waiting = setTimeout(() => {
         says.textContent = picture.say(numbers, state);
+        delete says.dataset.late;
       }, REST);
     }
 
