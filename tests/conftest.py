@@ -13,7 +13,23 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 # Two processes take one file after another. Where a long one came last, the other process would wait for it.
-LONGEST = ("test_site", "test_grading", "test_cuda", "test_mistakes", "test_notebooks", "test_command_line")
+LONGEST = (
+    "test_attacks",
+    "test_site",
+    "test_hub",
+    "test_runner",
+    "test_mistakes",
+    "test_notebooks",
+    "test_cuda",
+    "test_cluster",
+    "test_variants",
+    "test_faults",
+    "test_grading",
+    "test_exercises",
+    "test_functional",
+    "test_jit",
+    "test_nn",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -239,9 +239,10 @@ def test_loud_code_costs_nothing_and_its_calls_are_silent(folder):
 
 
 @pytest.mark.slow
-def test_it_was_the_secret_that_drew_the_cases(folder, monkeypatch, capsys):
+def test_it_was_the_secret_that_drew_the_cases(folder, classroom, monkeypatch, capsys):
     """Who knows the public cases by heart passes at home and is refused when graded."""
-    path = folder / "answers" / "tara" / "standardize.py"
+    tara = [s for s in demo.read_class("puzzle", classroom) if s.student == "tara"]
+    path = demo.as_files(folder, "standardize", tara)["tara"]
     for secret, accepted in ((None, True), (str(folder / "secret"), False)):
         monkeypatch.delenv("NORMLAB_SECRET_FILE", raising=False)
         if secret:
@@ -256,11 +257,13 @@ WORTH = {"standardize": {"values": 12, "numerics": 5, "edges": 3}}
 SENTENCE = "standardize: yours divides by n-1."
 
 
-def judged(score=5, sentence=SENTENCE, accepted=False, mistake="divides-by-n-1", reason=SENTENCE, predicted=0):
+def judged(
+    score=5, sentence=SENTENCE, accepted=False, mistake="divides-by-n-1", reason=SENTENCE, predicted=0, asked=True
+):
     answer = demo.Answer("", frozenset({"numerics", "edges"}), "divides-by-n-1", broken=False)
     submission = demo.Submission("zoe", "puzzle", "", {"standardize": answer})
     scores = {"check-standardize-values": 0, "check-standardize-numerics": score, "check-standardize-edges": 3}
-    verdicts = {"standardize": {"accepted": accepted, "mistake": mistake, "reason": reason}}
+    verdicts = {"standardize": {"accepted": accepted, "mistake": mistake, "reason": SENTENCE}} if asked else {}
     scores["measure-scale"] = predicted
     told = {("standardize", "values"): sentence}
     return list(demo.judge(submission, WORTH, {"scale": 1}, scores, told, verdicts))
@@ -272,6 +275,7 @@ def test_judge_notices_every_disagreement():
     assert judged(score=None) == ["zoe, standardize, numerics: the grade is None, and the answer deserves 5"]
     assert judged(predicted=1) == ["zoe, prediction scale: the grade is 1, and the answer deserves 0"]
     assert judged(accepted=True) == ["zoe, standardize: the command line accepts the answer"]
+    assert judged(asked=False, accepted=True) == []
     assert judged(mistake=None) == ["zoe, standardize: the command line takes the mistake for None"]
     assert len(judged(sentence="another")) == 1
 

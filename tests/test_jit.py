@@ -104,6 +104,7 @@ def test_cache_files_hold_what_was_saved_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_two_processes_may_compile_at_once(tmp_path):
     code = textwrap.dedent(SOFTMAX)
     both = [

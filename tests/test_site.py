@@ -387,13 +387,13 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
 
 
 def test_screenshots_are_written_for_every_mode_and_width(chromium, site, tmp_path):
-    subprocess.run([sys.executable, "tools/screenshots.py", tmp_path, "index"], cwd=REPO, check=True)
+    subprocess.run([sys.executable, "tools/screenshots.py", tmp_path, "references"], cwd=REPO, check=True)
     written = sorted(tmp_path.iterdir())
     assert [path.name for path in written] == [
-        "index-dark-1280.png",
-        "index-dark-390.png",
-        "index-light-1280.png",
-        "index-light-390.png",
+        "references-dark-1280.png",
+        "references-dark-390.png",
+        "references-light-1280.png",
+        "references-light-390.png",
     ]
     assert all(path.stat().st_size > 10_000 for path in written)
 
