@@ -32,7 +32,26 @@ LONGEST = (
 )
 
 
+# Of each test with many parameters in these files, make test runs every second or third; `make prove` runs the others.
+THINNED = {"test_cpu": 2, "test_cuda": 2, "test_functional": 2, "test_nn": 3}
+MANY = 8
+
+
+def _thin(items):
+    by_test = {}
+    for item in items:
+        if item.path.stem in THINNED:
+            by_test.setdefault((item.path.stem, item.location[2].split("[")[0]), []).append(item)
+    for (stem, _), several in by_test.items():
+        if len(several) >= MANY:
+            for number, item in enumerate(several):
+                if number % THINNED[stem]:
+                    item.add_marker(pytest.mark.exhaustive)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items):
+    _thin(items)
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

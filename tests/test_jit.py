@@ -56,6 +56,7 @@ def test_the_second_process_compiles_nothing_and_computes_the_same_bits(cache):
     assert run(SOFTMAX, NUMBA_CACHE_DIR=str(folder)) == ["1", "0", bits]
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_cache_is_compiled_again(cache):
     cache, bits = cache
     files = list(cache.rglob("*.nbc"))
