@@ -203,11 +203,14 @@ def test_feedback_never_shows_the_hidden_cases(folder):
             for case in exercise.cases:
                 args, kwargs = exercise.draw(case, secret)
                 for array in (a for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray)):
-                    hidden |= {f"{x:.7g}" for x in array.ravel()[:50].tolist()}
+                    hidden |= {f"{x:.5g}" for x in array.ravel()[:50].tolist()}
                     if array.ndim > 1:
                         hidden.add(str(array.shape))
     # Numbers of a few digits stand in texts and styles anyway, and say nothing.
-    hidden = {text for text in hidden if len(text) > 6 and not text.startswith("(2, 1,")}
+    hidden = {text for text in hidden if len(text) > 5 and not text.startswith("(2, 1,")}
+    # Nor does what everybody was handed: the logsumexp of two thousands, 1000.693, begins like many a number.
+    handed = "".join((folder / "exercises" / stem / f"{stem}.ipynb").read_text() for stem in CLASS)
+    hidden = {text for text in hidden if text not in handed}
     assert len(hidden) > 1000
     for student, stem in HANDED_IN:
         text = text_of(folder, student, stem)
