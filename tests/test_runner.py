@@ -216,10 +216,12 @@ def test_summary():
 
 @pytest.mark.slow
 def test_it_is_faster_than_stock(tmp_path):
-    """In one run, on the same submissions, start-up included: ten times is what `make prove` shows of a whole class."""
-    found = speed.measure(tmp_path, 6, 1)
+    """In one run, on the same submissions, warm: `make prove` shows ten times, this machine may be busy."""
+    found = speed.measure(tmp_path, 8, 4)
     assert (found["wrong"], found["differ"]) == ([], [])
-    assert found["stock_seconds"] > 4 * found["ours_seconds"] / 6
+    stock = sum(found["stock_between"]) / len(found["stock_between"])
+    ours = sum(found["ours_between"]) / len(found["ours_between"])
+    assert stock > 4 * ours, (stock, ours)
     assert speed.flatness(found["recording"]) < 3
 
 
