@@ -1,13 +1,16 @@
 """Sphinx extension of the book: exercises, predictions, the inventory, and pages that ask no other host."""
 
-from . import blocks, finish, inventory, mathematics, pages, styles
+from . import blocks, finish, inventory, links, mathematics, notebooks, pages, search, styles
 
 
 def setup(app):
     blocks.setup(app)
     finish.setup(app)
     inventory.setup(app)
+    links.setup(app)
     mathematics.setup(app)
+    notebooks.setup(app)
     pages.setup(app)
+    search.setup(app)
     styles.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

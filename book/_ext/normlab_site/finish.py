@@ -122,4 +122,5 @@ def wrap_templates(app):
 
 
 def setup(app):
+    app.add_css_file("frame.css", priority=910)
     app.connect("builder-inited", wrap_templates)

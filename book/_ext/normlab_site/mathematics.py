@@ -82,7 +82,9 @@ def lines_of_its_own(part):
 
 def visit_math(translator, node):
     html = markup(translator, node, node.astext(), display=False)
-    translator.body.append(translator.starttag(node, "span", "", CLASS="math notranslate nohighlight") + html + "</span>")
+    translator.body.append(
+        translator.starttag(node, "span", "", CLASS="math notranslate nohighlight") + html + "</span>"
+    )
     raise nodes.SkipNode
 
 
