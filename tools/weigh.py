@@ -3,16 +3,18 @@
     python tools/weigh.py [PAGE ...]            # softmax, axes and attention, if none is named
     python tools/weigh.py --all                 # weights alone, of every page of this site
 
-Both sites come gzipped from a server on this machine; Chromium's own log says what was transferred. Pictures count apart:
-the default writes them into the text, this site loads them when they come near. The default page also asks another host
-for MathJax, which is not counted here, so the page weighs more than the table says. First contentful paint and layout
-shift are measured on a slow phone (a fourth of this machine's speed, 1.6 Mbit/s, 150 ms), in turns: read the ratios.
+Both sites come gzipped from a server on this machine; Chromium's own log says what was transferred. Pictures count
+apart: the default writes them into the text, this site loads them when they come near. The default page also asks
+another host for MathJax, which is not counted here, so it weighs more than the table says. First contentful paint and
+layout shift are measured on a slow phone (a fourth of this machine's speed, 1.6 Mbit/s, 150 ms), in turns: read the
+ratios.
 """
 
 import argparse
 import gzip
 import http.server
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -49,8 +51,9 @@ new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
 })).observe({ type: "paint", buffered: true });
 """
 # The stock theme, its scripts and its mathematics, with the course's own directives: the text needs them.
+DIRECTIVES = ("blocks", "elements", "inventory", "source")
 STOCK = """
-from normlab_site import blocks, inventory
+from . import blocks, inventory
 
 def setup(app):
     blocks.setup(app)
@@ -101,21 +104,18 @@ def build_stock(folder):
     config["bibtex_bibfiles"] = ours["bibtex_bibfiles"]
     config["execute"] = {**ours["execute"], "cache": str(cache)}
     config["sphinx"] = {
-        "local_extensions": {"stock": str(folder), "normlab_site": str(REPO / "book" / "_ext")},
+        "local_extensions": {"stock": str(folder)},
         "config": {"myst_heading_anchors": 3, "bibtex_reference_style": "author_year"},
     }
-    (folder / "stock.py").write_text(STOCK)
+    package = folder / "stock"
+    package.mkdir()
+    (package / "__init__.py").write_text(STOCK)
+    for name in DIRECTIVES:
+        shutil.copy(REPO / "book" / "_ext" / "normlab_site" / f"{name}.py", package)
     (folder / "_config.yml").write_text(yaml.safe_dump(config))
-    # Named for its path alone: the site's own extension would make a default site into this one.
     command = [
-        sys.executable,
-        "-c",
-        "import sys, jupyter_book.config as c; whole = c.get_final_config\n"
-        "def without(*a, **k):\n    f, *rest = whole(*a, **k); f['extensions'].remove('normlab_site'); return f, *rest\n"
-        "c.get_final_config = without\n"
-        "from jupyter_book.cli import main; main.get_final_config = without; main.main()",
-        *("build", REPO, "--config", folder / "_config.yml", "--toc", REPO / "_toc.yml"),
-        *("--path-output", folder, "--quiet"),
+        *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", REPO),
+        *("--config", folder / "_config.yml", "--toc", REPO / "_toc.yml", "--path-output", folder, "--quiet"),
     ]
     ran = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     html = folder / "_build" / "html"

@@ -1,10 +1,11 @@
 """Sphinx extension of the book: exercises, predictions, the inventory, and pages that ask no other host."""
 
-from . import blocks, finish, inventory, links, mathematics, notebooks, pages, search, styles
+from . import blocks, epub, finish, inventory, links, mathematics, notebooks, pages, search, styles
 
 
 def setup(app):
     blocks.setup(app)
+    epub.setup(app)
     finish.setup(app)
     inventory.setup(app)
     links.setup(app)

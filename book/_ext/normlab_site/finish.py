@@ -9,6 +9,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from bs4 import BeautifulSoup
+
 # WebAssembly runs the code that readers write. Styles stand in the page too: pictures and formulas bring their own.
 POLICY = "; ".join(
     (
@@ -99,9 +101,24 @@ def picture(found, write):
     return f'<img{attributes} loading="lazy" decoding="async" src="{address}">'
 
 
+def book_page(page, write):
+    """The HTML `page` as a page of an EPUB: XHTML, without scripts, each picture once."""
+    page = PICTURE.sub(lambda found: picture(found, write), page)
+    soup = BeautifulSoup(page, "html.parser")
+    for useless in soup.select("script, noscript, img.only-dark, a.headerlink"):
+        useless.decompose()
+    for element in soup.find_all(True):
+        for attribute in [name for name in element.attrs if name in ("loading", "decoding", "target")]:
+            del element[attribute]
+    for fold in soup.find_all("details"):
+        # Not every reader of books can open them.
+        fold["open"] = "open"
+    return soup.decode(formatter="minimal")
+
+
 def wrap_templates(app):
     """Have every page pass through `finish`, whoever wrote it: a chapter, the index, the search."""
-    if app.builder.format != "html" or app.builder.name.startswith("epub"):
+    if app.builder.format != "html":
         return
     folder = Path(app.outdir) / "_images"
     render = app.builder.templates.render
@@ -116,7 +133,7 @@ def wrap_templates(app):
             (folder / name).write_bytes(content)
             return context["pathto"](f"_images/{name}", 1)
 
-        return finish(page, template, write)
+        return book_page(page, write) if app.builder.name == "epub" else finish(page, template, write)
 
     app.builder.templates.render = rendered
 

@@ -77,9 +77,8 @@ def from_wheel():
         if ran.returncode:
             raise OSError(ran.stderr.strip().splitlines()[-1])
         with zipfile.ZipFile(next(Path(download).glob("*.whl"))) as wheel:
-            names = {
-                name.removeprefix(WHEEL_FOLDER): name for name in wheel.namelist() if name.startswith(WHEEL_FOLDER)
-            }
+            mine = [name for name in wheel.namelist() if name.startswith(WHEEL_FOLDER)]
+            names = {name.removeprefix(WHEEL_FOLDER): name for name in mine}
             return {short: wheel.read(name) for short, name in names.items() if wanted(short)}
 
 

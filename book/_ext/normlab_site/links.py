@@ -15,12 +15,15 @@ from urllib.parse import quote, urlsplit
 from . import notebooks
 
 CARD = "_static/card.png"
+CARD_ALT = "The eight outputs of batch norm on a number line, and the point where they balance, at 0."
+WORDS = "Normalization and softmax: predict, measure, write it yourself"
 BINDER = "https://mybinder.org/v2/gh"
 
 
 def version(root):
-    """The version of the course: the package's."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    """The version of the course: the package's; None where a book stands without it."""
+    path = root / "pyproject.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["version"] if path.is_file() else None
 
 
 def day(root):
@@ -87,9 +90,7 @@ def draw_card(app):
     axes.set(ylim=(-0.9, 1.1), xlim=(-1.25, 0.85))
     axes.axis("off")
     figure.text(0.06, 0.83, app.config.project, color="#e3e7ec", fontsize=46, weight="bold")
-    figure.text(
-        0.06, 0.7, "Normalization and softmax: predict, measure, write it yourself", color="#a3adba", fontsize=24
-    )
+    figure.text(0.06, 0.7, WORDS, color="#a3adba", fontsize=24)
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -110,9 +111,7 @@ def configure(app, config):
     if base:
         config.ogp_site_url = base
         config.ogp_image = CARD
-        config.ogp_image_alt = (
-            "The eight outputs of batch norm on a number line, and the point where they balance, at 0."
-        )
+        config.ogp_image_alt = CARD_ALT
         config.ogp_social_cards = {"enable": False}
         config.ogp_site_name = config.project
         config.sitemap_url_scheme = "{link}"

@@ -46,9 +46,9 @@ NEEDS = """\
 """
 
 GLUE_IMPORT = "from myst_nb import glue"
-GLUE = (
-    'def glue(name, value, display=False):\n    """Keeps a value for the page\'s text, which stands filled in here."""'
-)
+GLUE = """\
+def glue(name, value, display=False):
+    'Keeps a value for the text of the page, where it stands filled in.'"""
 
 ROLE = re.compile(r"\{([a-z:-]+)\}`([^`]+)`")
 EXPLICIT = re.compile(r"(.*?)\s*<([^<>]+)>", re.DOTALL)
@@ -123,7 +123,8 @@ class Plain:
             path = f"../exercises/{self.stem}/{self.stem}.ipynb"
             yield f"**Exercise** `{argument}`: [exercises/{self.stem}/{self.stem}.ipynb]({path})"
         elif name == "inventory":
-            yield "The questions stand in [exercises/inventory/inventory.ipynb](../exercises/inventory/inventory.ipynb)."
+            path = "exercises/inventory/inventory.ipynb"
+            yield f"The questions stand in [{path}](../{path})."
         elif name == "dropdown":
             yield from (f"<details><summary>{argument}</summary>", "", *self.blocks(inside), "", "</details>")
         elif name in ("literalinclude", "image"):
