@@ -127,6 +127,8 @@ class Plain:
             yield f"The questions stand in [{path}](../{path})."
         elif name == "dropdown":
             yield from (f"<details><summary>{argument}</summary>", "", *self.blocks(inside), "", "</details>")
+        elif name == "button-ref":
+            yield f"**[{' '.join(inside)}]({argument}.ipynb)**"
         elif name in ("literalinclude", "image"):
             yield f"See `{argument}`."
         elif name != "bibliography":
