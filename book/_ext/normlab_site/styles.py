@@ -3,6 +3,7 @@
 A rule goes when it asks for a class or an id whose name stands in no page and in no script of the site.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -26,8 +27,11 @@ ASIDE = re.compile(r":(?:not|is|where|has)\((?:[^()]|\([^()]*\))*\)")
 ASKED = re.compile(r"[.#](-?[A-Za-z_](?:[\w-]|\\.)*)")
 NAME = re.compile(r"[A-Za-z_][\w-]*")
 TAG = re.compile(r"<[a-zA-Z][^>]*>")
+# Its reports on each font are of no use here.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 WITH_RULES = ("media", "supports", "layer", "container")
-GLYPH = re.compile(r'"\\(f[0-9a-f]{3}|e[0-9a-f]{3}|[0-9a-f]{2})"')
+# Icons are characters of Unicode's private area.
+GLYPH = re.compile("[\ue000-\uf8ff]")
 FAMILY = re.compile(r"webfonts/([\w-]+\.woff2)")
 
 
@@ -81,13 +85,13 @@ def thin_sheets(site):
     known = names(site)
     for sheet in (path for pattern in SHEETS for path in (site / "_static").glob(pattern)):
         rules = tinycss2.parse_stylesheet(sheet.read_text(encoding="utf-8"), skip_comments=True, skip_whitespace=True)
-        sheet.write_text(thin(rules, known), encoding="utf-8")
+        sheet.write_text(f'@charset "utf-8";\n{thin(rules, known)}', encoding="utf-8")
 
 
 def thin_icons(site):
     """Leave in the theme's icon fonts the icons that its remaining rules draw."""
     sheet = (site / "_static" / "styles" / "pydata-sphinx-theme.css").read_text(encoding="utf-8")
-    glyphs = {int(code, 16) for code in GLYPH.findall(sheet)}
+    glyphs = {ord(icon) for icon in GLYPH.findall(sheet)}
     for font in (site / "_static" / ICON_FONTS).glob("*.woff2"):
         options = Options(flavor="woff2", notdef_outline=True, drop_tables=["GSUB", "FFTM"])
         subsetter = Subsetter(options)
