@@ -274,7 +274,7 @@ def test_every_icon_of_a_page_is_in_the_font_that_is_left(site, soup):
     for page in ALL:
         for icon in soup(page).select("[class*='fa-']"):
             for name in icon["class"]:
-                if rule := re.search(rf'\.{re.escape(name)}(?![\w-])[^{{}}]*\{{--fa:\s*"(.)"', sheet):
+                if rule := re.search(rf'\.{re.escape(name)}(?![\w-])[^{{}}]*\{{content:\s*"(.)"', sheet):
                     seen += 1
                     assert ord(rule[1]) in drawn, f"{page}: no icon {name}"
     assert seen > 100
