@@ -357,8 +357,7 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
     tab.evaluate(screenshots.SETTLED)
 
     formulas = tab.locator("article .math").count()
-    assert tab.locator("article .math mjx-container").count() >= formulas, "a formula was not set"
-    assert tab.locator("article mjx-merror").count() == 0
+    assert tab.locator("article .math .katex-html").count() == formulas, "a formula was not set"
 
     # With everything unfolded; and once more below with what predictions cover.
     tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.hidden = false; fold.open = true; })")
@@ -378,7 +377,11 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
     pictures = tab.locator("figure.picture").count()
     assert [tab.evaluate(SHOWN, name) for name in (mode, other)] == [pictures, 0]
     tab.emulate_media(color_scheme=other)
-    tab.wait_for_function(f"({SHOWN})('{mode}') === 0")
+    # The page's policy lets nobody evaluate text, so Playwright's own way to wait is closed.
+    waited = 0
+    while tab.evaluate(SHOWN, mode) and waited < 50:
+        tab.wait_for_timeout(100)
+        waited += 1
     assert tab.evaluate(SHOWN, other) == pictures
 
     context.close()
@@ -471,7 +474,7 @@ def test_directives_parse_what_they_hold_and_see_changes(tmp_path):
     assert page.select_one(".exercise details details").get_text(" ", strip=True) == "Hint 2 Two."
     assert page.select_one(".exercise-after strong").get_text() == "double"
     assert "2 * x" not in page.get_text()
-    assert [p.get_text(" ", strip=True) for p in page.select(".explanation > p")] == ["Page", r"Why \(2x\) ?"]
+    assert [p.get_text(" ", strip=True) for p in page.select(".explanation > p")] == ["Page", "Why 2 x 2x 2 x ?"]
     folds = [fold.get_text(" ", strip=True) for fold in page.select(".explanation > details")]
     assert folds == ["A model answer Because two .", "Rubric, 1 points 1 point: names two"]
 

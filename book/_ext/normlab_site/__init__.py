@@ -1,10 +1,17 @@
 """Sphinx extension of the book: exercises, predictions, the inventory, and pages that ask no other host."""
 
-from . import blocks, inventory, pages
+from . import blocks, epub, finish, inventory, links, mathematics, notebooks, pages, search, styles
 
 
 def setup(app):
     blocks.setup(app)
+    epub.setup(app)
+    finish.setup(app)
     inventory.setup(app)
+    links.setup(app)
+    mathematics.setup(app)
+    notebooks.setup(app)
     pages.setup(app)
+    search.setup(app)
+    styles.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
