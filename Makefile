@@ -47,7 +47,9 @@ book: _build/pages ## execute every chapter and write the site to _build/html
 	@$(BIN)/python -c 'import pathlib; print("The site is ready. Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
 
 epub: _build/pages ## the same as one file for readers of books
-	@$(BIN)/jupyter-book build . --builder custom --custom-builder epub --quiet >/dev/null
+	@# Everything that lies there is packed.
+	@rm -rf _build/epub
+	@$(BIN)/jupyter-book build . --builder custom --custom-builder epub --quiet -W --keep-going >/dev/null
 	@echo "The book is ready: $$(ls _build/epub/*.epub)"
 
 # Results of cells are kept by the cells' text alone: when code that pages import changes, they run again.

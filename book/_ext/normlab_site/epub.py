@@ -19,4 +19,4 @@ def configure(app, config):
 
 
 def setup(app):
-    app.connect("config-inited", configure, priority=950)
+    app.connect("config-inited", configure, priority=100)

@@ -38,6 +38,7 @@ NEEDED_BY = {
     "katex.min.css": 'class="katex',
     "predict.js": 'class="predict"',
     "inventory.js": 'class="inventory"',
+    "pictures.js": 'loading="lazy"',
     "searchtools.js": 'id="search-results"',
     "language_data.js": 'id="search-results"',
     "searchindex.js": 'id="search-results"',

@@ -103,10 +103,16 @@ def visit_math_block(translator, node):
 
 def choose(app, config):
     config.html_math_renderer = config.epub_math_renderer = "katex"
-    config.html_static_path.append(str(katex.folder() / "static"))
+
+
+def carry(app):
+    """Style sheet and fonts, where formulas are drawn by them: readers of books draw MathML themselves."""
+    if app.builder.name in ("html", "dirhtml"):
+        app.config.html_static_path.append(str(katex.folder() / "static"))
+        app.add_css_file(STYLE, priority=800)
 
 
 def setup(app):
     app.add_html_math_renderer("katex", (visit_math, None), (visit_math_block, None))
-    app.add_css_file(STYLE, priority=800)
     app.connect("config-inited", choose, priority=900)
+    app.connect("builder-inited", carry)

@@ -108,7 +108,7 @@ def reread(app, env, added, changed, removed):
 
 def setup(app):
     app.add_css_file("site.css", priority=900)
-    for script in ("predict.js", "scroll.js", "inventory.js"):
+    for script in ("predict.js", "scroll.js", "inventory.js", "pictures.js"):
         app.add_js_file(script, defer="defer")
     # Late, so that what other extensions set by default does not come after.
     app.connect("config-inited", configure, priority=900)

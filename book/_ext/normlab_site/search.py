@@ -9,17 +9,17 @@ NAMES = (
     "nu xi omicron pi rho sigma tau upsilon phi chi psi omega"
 ).split()
 LETTERS = dict(zip(NAMES, "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
-SPOKEN = {letter: name for name, letter in LETTERS.items()}
-COMMAND = re.compile(r"\\(?:var)?([A-Za-z]+)")
+SPOKEN = {letter: name for name, letter in LETTERS.items()} | {"ϵ": "epsilon", "ϕ": "phi"}
+# As TeX and code write them: \gamma_c, \varepsilon, gamma_hat.
+NAME = re.compile(rf"(?<![A-Za-z])(?:var)?({'|'.join(NAMES)})(?![A-Za-z])", re.IGNORECASE)
 
 
 class Search(SearchEnglish):
-    """English, with the other name of each Greek letter beside it."""
+    """English, with the letter and the name for each Greek letter that is written or named."""
 
     def split(self, input):
-        letters = [LETTERS[name] for name in COMMAND.findall(input) if name in LETTERS]
-        spoken = [SPOKEN[letter] for letter in input if letter in SPOKEN]
-        return [*super().split(input), *letters, *spoken]
+        named = {name.lower() for name in NAME.findall(input)} | {SPOKEN[letter] for letter in input if letter in SPOKEN}
+        return [*super().split(input), *sorted(named), *(LETTERS[name] for name in sorted(named))]
 
 
 def setup(app):

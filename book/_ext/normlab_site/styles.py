@@ -32,7 +32,6 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)
 WITH_RULES = ("media", "supports", "layer", "container")
 # Icons are characters of Unicode's private area.
 GLYPH = re.compile("[\ue000-\uf8ff]")
-FAMILY = re.compile(r"webfonts/([\w-]+\.woff2)")
 
 
 def names(site):
@@ -90,8 +89,8 @@ def thin_sheets(site):
 
 def thin_icons(site):
     """Leave in the theme's icon fonts the icons that its remaining rules draw."""
-    sheet = (site / "_static" / "styles" / "pydata-sphinx-theme.css").read_text(encoding="utf-8")
-    glyphs = {ord(icon) for icon in GLYPH.findall(sheet)}
+    sheets = "".join(path.read_text(encoding="utf-8") for path in (site / "_static" / "styles").glob("*.css"))
+    glyphs = {ord(icon) for icon in GLYPH.findall(sheets)}
     for font in (site / "_static" / ICON_FONTS).glob("*.woff2"):
         options = Options(flavor="woff2", notdef_outline=True, drop_tables=["GSUB", "FFTM"])
         subsetter = Subsetter(options)
