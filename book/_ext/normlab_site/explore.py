@@ -7,8 +7,8 @@
     ```
 
 The argument names a picture: static/explore-<name>.js draws it, stills.py holds the data that the page hands over and
-computes the table. The table stands on the page until the script has drawn the picture; without JavaScript, in EPUB and
-in a printed book it is what there is. Scripts and style are loaded by the pages that have a picture.
+computes the table. The table stands on the page until the script has drawn the picture; without JavaScript and in EPUB
+it is what there is. finish.py leaves scripts and style on the pages that have a picture.
 """
 
 from docutils import nodes
@@ -16,8 +16,10 @@ from docutils.parsers.rst import directives
 
 from . import stills
 from .blocks import Block
-from .elements import element, html_element
+from .elements import element
 
+# Said where the picture does not live.
+STANDS_STILL = "The picture moves on the course\u2019s site, in a browser with JavaScript. Here are some of its states."
 # With the class `measured`, a picture is covered together with the measurement until a prediction is made.
 OPTIONS = {"title": directives.unchanged_required, "class": directives.class_option}
 
@@ -46,7 +48,12 @@ class Explore(Block):
                 element("p", *self.inline(self.options["title"]), classes=["explore-title"]),
                 *self.parse("\n".join(self.content), self.content_offset - self.lineno + 1),
             ),
-            element("div", table(still), classes=["explore-still", "numbers"]),
+            element(
+                "div",
+                element("p", nodes.Text(STANDS_STILL)),
+                element("div", table(still), classes=["numbers"]),
+                classes=["explore-still"],
+            ),
             ids=[anchor],
             classes=["explore", *self.options.get("class", ())],
             **{"data-explore": name, "data-given": still.given},
@@ -83,19 +90,9 @@ def table(still):
     )
 
 
-def load(app, pagename, templatename, context, doctree):
-    """Give a page the scripts and the style of the pictures that stand on it."""
-    if doctree is None or app.builder.name not in ("html", "dirhtml"):
-        return
-    found = [node["html"].get("data-explore") for node in doctree.findall(html_element)]
-    names = [name for name in found if name]
-    if not names:
-        return
-    app.add_css_file("explore.css", priority=910)
-    for number, script in enumerate(["explore.js", *(f"explore-{name}.js" for name in names)]):
-        app.add_js_file(script, defer="defer", priority=600 + number)
-
-
 def setup(app):
     app.add_directive("explore", Explore)
-    app.connect("html-page-context", load)
+    app.add_css_file("explore.css", priority=910)
+    # The first brings what the others use.
+    for number, name in enumerate(("", *(f"-{name}" for name in stills.STILLS))):
+        app.add_js_file(f"explore{name}.js", defer="defer", priority=600 + number)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup
 
+from .stills import STILLS
+
 # WebAssembly runs the code that readers write. Styles stand in the page too: pictures and formulas bring their own.
 POLICY = "; ".join(
     (
@@ -37,6 +39,9 @@ NEEDED_BY = {
     "sphinx-design.min.css": 'class="sd-',
     "katex.min.css": 'class="katex',
     "predict.js": 'class="predict"',
+    "explore.js": "data-explore=",
+    "explore.css": "data-explore=",
+    **{f"explore-{name}.js": f'data-explore="{name}"' for name in STILLS},
     "inventory.js": 'class="inventory"',
     "pictures.js": 'loading="lazy"',
     "searchtools.js": 'id="search-results"',

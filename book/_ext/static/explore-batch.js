@@ -60,11 +60,12 @@
     const ends = [14, width - 14];
     const x = linear([-END, END], ends);
     const marks = [-6, -3, 0, 3, 6].map((value) => [value, fixed(value, 0)]);
-    const [room, high] = [142, 92];
+    const [room, high] = [148, 92];
     const limit = Math.abs(weight) * Math.sqrt(n - 1);
+    const limits = [bias - limit, bias + limit].filter((value) => weight && Math.abs(value) < END);
 
     function panel(row, found, name, kind) {
-      const base = row * room + high + 26;
+      const base = row * room + high + 32;
       const tallest = Math.max(...found.bars);
       const std = Math.sqrt(found.variance);
       const [left, right] = [found.mean - std, found.mean + std].map((value) =>
@@ -93,12 +94,12 @@
 
     const top = panel(0, before, "before", "explore-c");
     const bottom = panel(1, after, "after batch norm", "explore-a");
-    const limits = [bias - limit, bias + limit].filter((value) => weight && Math.abs(value) < END);
     return {
       height: 2 * room + 20,
       parts: [
         ...top.parts,
         ...bottom.parts,
+        ...(limits.length ? [text(ends[1], room + 16, "dashed: limit", "explore-muted", "end")] : []),
         ...limits.map((value) => line(x(value), bottom.base - high, x(value), bottom.base, "explore-limit")),
       ],
     };
@@ -109,6 +110,11 @@
       `${COUNT.toLocaleString("en-US")} ${data} values of mean ${fixed(before.mean)}, variance ` +
       `${fixed(before.variance)} and skewness ${fixed(before.skewness)}, in batches of ${n.toLocaleString("en-US")}.`;
     if (!weight) return `${input} With weight 0 every output is the bias, ${fixed(bias, 1)}.`;
+    const limit = Math.abs(weight) * Math.sqrt(n - 1);
+    const limits =
+      n > 2 && n <= 32
+        ? ` None lies beyond ${fixed(bias - limit)} and ${fixed(bias + limit)}: a batch of ${n} is too small for that.`
+        : "";
     const moments =
       `The output has mean ${fixed(after.mean)} and variance ${fixed(after.variance)}, which bias and ` +
       "weight decide, whatever the data\u2019s place and scale.";
@@ -120,7 +126,7 @@
         ? `Its skewness is ${fixed(after.skewness)}.`
         : `Its skewness is ${fixed(after.skewness)}: ${fixed(Math.abs(left) * 100, 0)} percent of the lean is left` +
           `${left < 0 ? ", and the negative weight has turned it round" : ""}.`;
-    return `${input} ${moments} ${kept}`;
+    return `${input} ${moments} ${kept}${limits}`;
   }
 
   picture("batch", {
@@ -141,12 +147,15 @@
       { name: "bias", label: "Bias β of the layer", min: -3, max: 3, step: 0.5, show: (v) => fixed(v, 1) },
     ],
     seed: `generator mulberry32, seed ${SEED}`,
+    open: true, // The text asks for the four numbers.
     compute,
     draw,
     say,
     table: ({ before, after }) => ({
-      caption: `${COUNT.toLocaleString("en-US")} values before and after. Beyond: so many lie beyond the picture.`,
-      head: ["", "sum", "mean", "variance", "skewness", "beyond"],
+      caption:
+        `${COUNT.toLocaleString("en-US")} values before and after. ` +
+        `Beyond the picture lie ${before.outside} and ${after.outside} of them.`,
+      head: ["", "sum", "mean", "variance", "skewness"],
       rows: [
         ["before", before],
         ["after", after],
@@ -156,7 +165,6 @@
         cell(found.mean),
         cell(found.variance),
         cell(found.skewness),
-        cell(found.outside, String(found.outside)),
       ]),
     }),
   });

@@ -74,6 +74,10 @@
         ),
       );
     }
+    // Named where there is room: the left curve on its left, the other on its right.
+    const [under, beside] = [Math.sqrt(eps), eps * 6.464].map((s) => x(Math.log10(s)));
+    if (under >= ends[0]) parts.push(text(under + 6, y(0.25) + 4, "under", "explore-halo", "start"));
+    if (beside >= ends[0] + 50) parts.push(text(beside - 8, y(0.75) + 4, "beside", "explore-halo", "end"));
     parts.push(shape("circle", { cx: x(Math.log10(s)), cy: y(formula), r: 6, class: "explore-mark" }));
 
     const strip = base + 74;

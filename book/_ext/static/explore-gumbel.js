@@ -51,9 +51,15 @@
     const high = Math.max(...logits) + 6;
     const x = linear([low, Math.max(high, ...seen)], ends);
     parts.push(
-      text(0, 14, rounds ? "score + noise" : "score", "explore-strong", "start"),
+      shape("circle", { cx: 5, cy: 10, r: 4, class: "explore-hollow" }),
+      text(14, 14, "score", "explore-strong", "start"),
       text(ends[1], 14, rounds ? `round ${rounds.toLocaleString("en-US")}` : "no round yet", "explore-muted", "end"),
     );
+    if (last)
+      parts.push(
+        shape("circle", { cx: 69, cy: 10, r: 5, class: "explore-c" }),
+        text(79, 14, "with noise", "explore-strong", "start"),
+      );
     options.forEach(({ logit }, option) => {
       const y = row(option, 12);
       const wins = last?.winner === option;
@@ -159,9 +165,9 @@
       { name: "noise", label: "Noise", options: Object.entries(NAMES) },
     ],
     buttons: [
-      { words: "1 round", act: add(1), off: enough },
-      { words: "100 rounds", act: add(100), off: enough },
-      { words: "10,000 rounds", act: add(10_000), off: enough },
+      { words: "+1 round", act: add(1), off: enough },
+      { words: "+100 rounds", act: add(100), off: enough },
+      { words: "+10,000 rounds", act: add(10_000), off: enough },
       { words: "Back to none", act: () => ({ rounds: 0 }), off: ({ rounds }) => !rounds },
     ],
     seed: `generator mulberry32, seed ${SEED}`,

@@ -26,16 +26,25 @@
   }
 
   function draw(found, { turn }, width) {
-    const height = 300;
+    const high = width < 480 ? 230 : 280;
+    const height = high + 20 + (width < 480 ? 3 : 1) * 18;
     if (!found) return { height, parts: [text(width / 2, height / 2, "no spread: nothing to divide by")] };
     const { norm, hat, dy, g, left } = found;
     const [angle, tilt] = [(turn * Math.PI) / 180, Math.PI / 6];
     const side = plus(times(EAST, Math.cos(angle)), NORTH, Math.sin(angle));
     const depth = plus(times(EAST, -Math.sin(angle)), NORTH, Math.cos(angle));
     const up = plus(times(CONSTANTS, Math.cos(tilt)), depth, Math.sin(tilt));
-    const reach = Math.max(2.4, Math.sqrt(dot(dy, dy))); // The longest arrow fits, wherever it points.
-    const scale = Math.min(62, (width / 2 - 4) / reach, (height / 2 - 20) / reach);
-    const middle = [width / 2, height / 2 + 16];
+    // As large as what is drawn allows at every turn: turning must not change its size.
+    const along = (v) => Math.abs(dot(v, CONSTANTS));
+    const across = (v) => Math.sqrt(Math.max(0, dot(v, v) - along(v) ** 2));
+    const arrows = [dy, g, left, hat];
+    const wide = Math.max(2.4, ...arrows.map(across));
+    const tall = Math.max(
+      norm === "layer" ? 2 : 2.4,
+      ...arrows.map((v) => along(v) * Math.cos(tilt) + across(v) * Math.sin(tilt)),
+    );
+    const scale = Math.min((width / 2 - 4) / wide, (high / 2 - 16) / tall);
+    const middle = [width / 2, high / 2 + 20];
     const paper = (v) => [middle[0] + scale * dot(v, side), middle[1] - scale * dot(v, up)];
     const path = (points, kind) =>
       shape("path", {
@@ -76,6 +85,13 @@
       ];
     }
 
+    const legend = [
+      "dashed: lost",
+      norm === "layer" ? "pale line: all that can be left" : "disc: all that can be left",
+      norm === "layer" ? "circle: where x\u0302 can be" : "sphere: where x\u0302 can be",
+    ];
+    const rows = width < 480 ? legend : [legend.join("; ")];
+    const pole = paper(times(CONSTANTS, 2.1));
     const root = Math.sqrt(3);
     const tangent = unit(cross(CONSTANTS, hat));
     const back =
@@ -100,6 +116,8 @@
         swatch(94, 14, "explore-a"),
         text(114, 14, "what is left of dy", "", "start"),
         ...back,
+        ...(norm === "layer" ? [text(pole[0] + 8, pole[1] + 10, "(1, 1, 1)", "explore-muted", "start")] : []),
+        ...rows.map((words, row) => text(width / 2, high + 34 + 18 * row, words, "explore-muted")),
         path([times(unit(hat), -2.3), hat], "explore-limit"),
         ...arrow(hat, "b"),
         path([dy, g, left], "explore-fall"),
@@ -139,7 +157,7 @@
 
   picture("lost", {
     name: "Three arrows in space: the normalized input, the cotangent, and what the backward leaves of it",
-    start: { norm: "layer", loss: "own", x1: 0.3, x2: 1.9, x3: -0.4, dy1: 1.2, dy2: -0.3, dy3: 0.8, turn: 60 },
+    start: { norm: "layer", loss: "own", x1: 0.3, x2: 1.9, x3: -0.4, dy1: 1.2, dy2: -0.3, dy3: 0.8, turn: 230 },
     controls: [
       {
         name: "norm",

@@ -40,9 +40,9 @@
   }
 
   function draw({ cells }, { norm, groups, example, channel, position }, width, change) {
-    const [left, top, gap] = [40, 44, 14];
+    const [left, top, gap] = [36, 44, 10];
     const side = Math.min(44, (width - left - gap - 4) / (N * S));
-    const high = Math.min(side, 34);
+    const high = 34;
     const depth = C / Number(groups);
     const apart = norm === "group" ? 8 : 0; // Groups are seen only where they count.
     const x = (n, s) => left + n * (S * side + gap) + s * side;

@@ -1,9 +1,10 @@
 /* Explorable pictures: what they share. Each picture is a file of its own, explore-<name>.js, and a call
 
-     normlabExplore.picture("name", { start, controls, compute, draw, say, table })
+     normlabExplore.picture("name", { start, controls, compute, draw, say, table, open })
 
    `start` is the first state, an object of numbers and strings; `controls` change it; `compute(state, given)` makes the
-   numbers of a state, and nothing else does; `draw`, `say` and `table` show them as SVG, as a sentence and as a table.
+   numbers of a state, and nothing else does; `draw`, `say` and `table` show them as SVG, as a sentence and as a table, which is folded
+   unless `open`.
    `given` is data that the page hands over. Until a picture stands, the table below its place is seen instead. */
 "use strict";
 
@@ -197,7 +198,7 @@
       make("div", { className: "explore-buttons" }, ...buttons),
       stage,
       says,
-      make("details", {}, make("summary", { textContent: "The numbers as a table" }), numbersBox, ...seeded(picture)),
+      make("details", { open: picture.open ?? false }, make("summary", { textContent: "The numbers as a table" }), numbersBox, ...seeded(picture)),
     );
 
     function redraw() {
