@@ -40,7 +40,7 @@
   }
 
   function draw({ cells }, { norm, groups, example, channel, position }, width, change) {
-    const [left, top, gap] = [36, 44, 10];
+    const [left, top, gap] = [34, 44, 8];
     const side = Math.min(44, (width - left - gap - 4) / (N * S));
     const high = 34;
     const depth = C / Number(groups);
@@ -59,7 +59,7 @@
       const group = shape(
         "g",
         { class: `explore-cell${shares ? " explore-shares" : ""}${own ? " explore-own" : ""}` },
-        shape("rect", { x: x(n, s) + 1, y: y(c) + 1, width: side - 2, height: high - 2, rx: 3 }),
+        shape("rect", { x: x(n, s) + 1, y: y(c) + 1, width: side - 1.5, height: high - 2, rx: 3 }),
         text(x(n, s) + side / 2, y(c) + high / 2 + 4.5, String(number)),
       );
       group.addEventListener("click", () => change({ example: n + 1, channel: c + 1, position: s + 1 }));
