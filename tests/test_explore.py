@@ -242,7 +242,10 @@ def test_only_the_batch_size_changes_the_shape(picture):
     assert shown.row("after")[3] == pytest.approx(-first, abs=1e-9)
     shown.set(size=2)
     assert abs(shown.row("after")[3]) < 0.5
-    assert "the negative weight has turned it round" in shown.sentence()
+    said = shown.sentence()
+    assert "the negative weight has turned it round" in said
+    (low, high) = (-3 - 2 * math.sqrt(3), -3 + 2 * math.sqrt(3))
+    assert f"None lies beyond {low:.2f} and {high:.2f}: a batch of 4".replace("-", "\N{MINUS SIGN}") in said
 
 
 def torchs(x, norm, groups):

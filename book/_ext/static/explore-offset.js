@@ -20,23 +20,15 @@
     return sum;
   }
 
-  /* In halves down to blocks of at most 128, and those in eight sums side by side: the order of NumPy's sum. */
+  /* In halves down to blocks of at most 128, and those in eight sums side by side: the order of NumPy's sum. All lengths
+     are powers of two, from 16 on. */
   function pairwise(values, from = 0, length = values.length) {
-    if (length < 8) {
-      let sum = 0;
-      for (let i = 0; i < length; i += 1) sum = round(sum + values[from + i]);
-      return sum;
-    }
     if (length <= 128) {
       const r = Array.from({ length: 8 }, (_, i) => values[from + i]);
-      const whole = length - (length % 8);
-      for (let i = 8; i < whole; i += 8) for (let j = 0; j < 8; j += 1) r[j] = round(r[j] + values[from + i + j]);
-      let sum = round(round(round(r[0] + r[1]) + round(r[2] + r[3])) + round(round(r[4] + r[5]) + round(r[6] + r[7])));
-      for (let i = whole; i < length; i += 1) sum = round(sum + values[from + i]);
-      return sum;
+      for (let i = 8; i < length; i += 8) for (let j = 0; j < 8; j += 1) r[j] = round(r[j] + values[from + i + j]);
+      return round(round(round(r[0] + r[1]) + round(r[2] + r[3])) + round(round(r[4] + r[5]) + round(r[6] + r[7])));
     }
-    let half = Math.floor(length / 2);
-    half -= half % 8;
+    const half = length / 2;
     return round(pairwise(values, from, half) + pairwise(values, from + half, length - half));
   }
 
