@@ -157,7 +157,7 @@
 
   picture("lost", {
     name: "Three arrows in space: the normalized input, the cotangent, and what the backward leaves of it",
-    start: { norm: "layer", loss: "own", x1: 0.3, x2: 1.9, x3: -0.4, dy1: 1.2, dy2: -0.3, dy3: 0.8, turn: 230 },
+    start: { norm: "layer", loss: "own", x1: 0.3, x2: 1.9, x3: -0.4, dy1: 1.2, dy2: -0.3, dy3: 0.8, turn: 280 },
     controls: [
       {
         name: "norm",
