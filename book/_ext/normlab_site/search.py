@@ -18,7 +18,8 @@ class Search(SearchEnglish):
     """English, with the letter and the name for each Greek letter that is written or named."""
 
     def split(self, input):
-        named = {name.lower() for name in NAME.findall(input)} | {SPOKEN[letter] for letter in input if letter in SPOKEN}
+        named = {name.lower() for name in NAME.findall(input)}
+        named |= {SPOKEN[letter] for letter in input if letter in SPOKEN}
         return [*super().split(input), *sorted(named), *(LETTERS[name] for name in sorted(named))]
 
 
