@@ -7,12 +7,16 @@ A chapter writes a function that takes a theme `c`, draws with matplotlib in its
         figures.histogram(ax, values, edges, c)
         return fig
 
-    figures.show(draw, alt="Histogram of the eight outputs: ...", caption="The eight outputs.")
+    numbers = [["mean", outputs.mean()], ["std", outputs.std()]], ["", "output"]
+    figures.show(draw, alt="Histogram of the eight outputs: ...", caption="The eight outputs.", numbers=numbers)
+
+`numbers` is the picture's twin: a small folded table, for who cannot see the picture or wants the values.
 """
 
 import base64
 import html
 import io
+import re
 from dataclasses import dataclass
 from itertools import product
 
@@ -130,15 +134,19 @@ def picture(draw, c):
     return file.getvalue()
 
 
-def markup(draw, alt, caption=None, width=None):
-    """HTML of a figure: both pictures, of which the page's mode shows one.
+def markup(draw, alt, caption=None, width=None, *, numbers):
+    """HTML of a figure: both pictures, of which the page's mode shows one, and the numbers that they show.
 
     `alt` says in words what the picture shows; `caption` is plain text; `width` is in CSS pixels, the figure's own when
-    None. Outside the site, where no style sheet chooses, only the light picture shows.
-    Errors: ValueError when `alt` is too short to say anything.
+    None. `numbers` is (rows, header), as `table_markup` takes them, or (rows, header, caption), or a list of such; or
+    "below" where a table follows that holds them, or "none" where the picture is drawn from none. Outside the site,
+    where no style sheet chooses, only the light picture shows.
+    Errors: ValueError when `alt` is too short to say anything, or `numbers` is another word.
     """
     if len(alt.strip()) < SHORTEST_ALT:
         raise ValueError(f"alt text must say what the picture shows, in {SHORTEST_ALT} characters or more: {alt!r}")
+    if isinstance(numbers, str) and numbers not in ("below", "none"):
+        raise ValueError(f'numbers must be tables, "below" or "none": {numbers!r}')
     images = ""
     for c, hidden in ((LIGHT, ""), (DARK, "display:none;")):
         data = base64.b64encode(picture(draw, c).encode()).decode()
@@ -148,12 +156,38 @@ def markup(draw, alt, caption=None, width=None):
             f'src="data:image/svg+xml;base64,{data}">'
         )
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="picture">{images}{text}</figure>'
+    if isinstance(numbers, str):
+        return f'<figure class="picture" data-numbers="{numbers}">{images}{text}</figure>'
+    tables = "".join(table_markup(*one) for one in (numbers if isinstance(numbers, list) else [numbers]))
+    # HTML wants a caption to come last. It is shown above the fold: there it stays next to its picture.
+    fold = f'<details class="twin" style="order:1"><summary>The numbers of this picture</summary>{tables}</details>'
+    columns = "display:flex;flex-direction:column;align-items:center"
+    return f'<figure class="picture" style="{columns}">{images}{fold}{text}</figure>'
 
 
-def show(draw, alt, caption=None, width=None):
+def show(draw, alt, caption=None, width=None, *, numbers):
     """Show the picture that `draw(c)` draws, in light and dark; arguments as in `markup`."""
-    display(HTML(markup(draw, alt, caption, width)))
+    display(HTML(markup(draw, alt, caption, width, numbers=numbers)))
+
+
+def short(value, digits=2):
+    """`value` to so many digits, for numbers that are far apart in size.
+
+    >>> short(0.00001234), short(-0.5), short(250_000, 1)
+    ('1.2e−5', '−0.5', '2e5')
+    """
+    text = re.sub(r"e([+-])0*(\d+)", lambda e: f"e{e[1].strip('+')}{e[2]}", f"{value:.{digits}g}")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def span(values, digits=2):
+    """The least and the largest of `values`, or the one that they are to so many digits.
+
+    >>> span([0.25, -1.5, 0]), span([1, 1])
+    ('−1.50 to 0.25', '1.00')
+    """
+    ends = dict.fromkeys(f"{end:z.{digits}f}" for end in (np.min(values), np.max(values)))
+    return " to ".join(ends).replace("-", "\N{MINUS SIGN}")
 
 
 def table(rows, header, caption=None):

@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from normlab.axes import NORMS
 
 ALT = "A line that rises from zero to one, in one color on an empty ground."
+NUMBERS = [["start", 0.0], ["end", 1.0]], ["", "height"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def pictures(markup):
 
 
 def test_both_modes_are_drawn_in_their_own_colors(figures):
-    markup = figures.markup(line, ALT)
+    markup = figures.markup(line, ALT, numbers=NUMBERS)
     light, dark = pictures(markup)
     assert figures.LIGHT.blue in light
     assert figures.DARK.blue not in light
@@ -49,31 +50,52 @@ def test_both_modes_are_drawn_in_their_own_colors(figures):
 
 
 def test_outside_the_site_the_light_picture_alone_shows(figures):
-    light, dark = re.findall(r"<img[^>]*?style=\"([^\"]*)\"", figures.markup(line, ALT))
+    light, dark = re.findall(r"<img[^>]*?style=\"([^\"]*)\"", figures.markup(line, ALT, numbers=NUMBERS))
     assert "display" not in light
     assert "display:none" in dark
 
 
 def test_a_picture_is_the_same_on_every_run(figures):
-    assert figures.markup(line, ALT) == figures.markup(line, ALT)
-    assert "<dc:date>" not in pictures(figures.markup(line, ALT))[0]
+    assert figures.markup(line, ALT, numbers=NUMBERS) == figures.markup(line, ALT, numbers=NUMBERS)
+    assert "<dc:date>" not in pictures(figures.markup(line, ALT, numbers=NUMBERS))[0]
 
 
 def test_no_figure_stays_open(figures):
-    figures.markup(line, ALT)
+    figures.markup(line, ALT, numbers=NUMBERS)
     assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("alt", ["", "a plot", " " * 60])
 def test_a_picture_must_be_described(figures, alt):
     with pytest.raises(ValueError, match="alt text must say what the picture shows"):
-        figures.markup(line, alt)
+        figures.markup(line, alt, numbers=NUMBERS)
 
 
 def test_text_of_a_figure_is_escaped(figures):
-    markup = figures.markup(line, alt=f'"{ALT}"', caption="x < y")
+    markup = figures.markup(line, alt=f'"{ALT}"', caption="x < y", numbers=NUMBERS)
     assert f"&quot;{ALT}&quot;" in markup
     assert "<figcaption>x &lt; y</figcaption>" in markup
+
+
+def test_a_picture_has_its_numbers_in_a_fold_and_its_caption_last(figures):
+    markup = figures.markup(line, ALT, "Rising.", numbers=[NUMBERS, (*NUMBERS, "the same")])
+    assert re.fullmatch(r"<figure .*<img .*<details .*</details><figcaption>Rising.</figcaption></figure>", markup)
+    fold = re.search(r"<details.*</details>", markup)[0]
+    assert " open" not in fold
+    assert fold.count(figures.table_markup(*NUMBERS)) == 1
+    assert figures.table_markup(*NUMBERS, "the same") in fold
+    assert figures.table_markup(*NUMBERS) in figures.markup(line, ALT, numbers=NUMBERS)
+
+
+def test_a_picture_says_where_else_its_numbers_are(figures):
+    for word in ("below", "none"):
+        markup = figures.markup(line, ALT, numbers=word)
+        assert f'data-numbers="{word}"' in markup
+        assert "<details" not in markup
+    with pytest.raises(ValueError, match="numbers must be tables"):
+        figures.markup(line, ALT, numbers="somewhere")
+    with pytest.raises(TypeError, match="numbers"):
+        figures.show(line, ALT)
 
 
 def test_a_table_aligns_numbers_and_knows_no_minus_zero(figures):
@@ -82,6 +104,14 @@ def test_a_table_aligns_numbers_and_knows_no_minus_zero(figures):
     assert '<tr><th scope="row">sum</th><td class="number">0.0000</td><td>a &lt; b</td></tr>' in markup
     assert '<td class="number">\N{MINUS SIGN}2</td><td>True</td>' in markup
     assert '<td class="number">0.5000</td>' in figures.table_markup([["half", np.float32(0.5)]], ["", "x"])
+
+
+def test_numbers_of_many_sizes_are_short_and_ends_are_said_once(figures):
+    assert [figures.short(v) for v in (0.00001234, -0.5, 0, 150.0)] == ["1.2e−5", "−0.5", "0", "1.5e2"]
+    assert figures.short(1.25e12, 3) == "1.25e12"
+    assert figures.span([0.25, -1.5, 0]) == "−1.50 to 0.25"
+    assert figures.span([-0.001, 0.001]) == "0.00"
+    assert figures.span([9.6, 10.4], 0) == "10"
 
 
 def test_histogram_returns_its_heights(figures):

@@ -85,6 +85,35 @@ def test_every_drawn_picture_has_both_modes(soup, page):
         assert [image["class"] for image in figure.find_all("img")] == [["only-light"], ["only-dark"]]
 
 
+# Pictures that are drawn from no numbers: cubes whose blocks are colored; a map of names that are joined by lines.
+WITHOUT_NUMBERS = {"book/axes": 1, "book/capstone": 1}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_drawn_picture_has_its_numbers_in_a_table(soup, page):
+    figures = soup(page).select("figure.picture")
+    assert len(figures) == (REPO / f"{page}.md").read_text().count("figures.show(")
+    said = [figure.get("data-numbers") for figure in figures]
+    assert said.count("none") == WITHOUT_NUMBERS.get(page, 0)
+    for figure, word in zip(figures, said, strict=True):
+        tables = figure.select("details.twin table")
+        assert bool(tables) == (word is None)
+        if word == "below":
+            # The next thing of any kind.
+            after = figure.find_next(["table", "p", "pre", "figure", "h2", "h3"])
+            assert after.name == "table", f"no table below: {figure.img['alt'][:60]}"
+        for table in tables:
+            rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
+            words = [[cell.get_text().strip() for cell in row] for row in rows]
+            assert len(words) - 1 <= 12, f"{len(words) - 1} rows: {words[0]}"
+            assert {len(row) for row in words} <= set(range(2, 8)), f"columns: {words[0]}"
+            assert all(words[0][1:]), f"a column without a name: {words[0]}"
+            assert all(row[0].name == "th" for row in rows[1:])
+            for row in words[1:]:
+                assert all(row), f"an empty cell: {row}"
+                assert not {"nan", "none"} & {cell.lower() for cell in row}, f"no number: {row}"
+
+
 @pytest.mark.parametrize("page", [*PAGES, "search", "genindex"])
 def test_no_page_names_another_host(soup, page):
     """Links that a reader follows may; what the browser loads by itself may not."""
