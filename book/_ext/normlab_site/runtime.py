@@ -243,13 +243,14 @@ def merge(app, env, docnames, other):
 
 def install(app, exception):
     """Write _static/runner: Python, normlab, truths, solutions, and course.js, which tells each page what there is."""
-    if exception or app.builder.format != "html":
+    if exception or app.builder.format != "html" or app.builder.name == "epub":
         return
     place = Path(app.outdir) / "_static" / "runner"
     exercises = {name: found for page in noted(app.env).values() for name, found in page.items()}
-    for stale in ("pyodide", "golden", "solutions", "course"):
-        shutil.rmtree(place / stale, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
+    for old in place.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
     chapters = {}
     for name, found in exercises.items():
         chapters.setdefault(found["chapter"], []).append(name)
@@ -261,10 +262,12 @@ def install(app, exception):
 
 
 def write(place, files, exercises, app):
-    """Write everything that is fetched on demand; returns {"version", "bytes"}, the bytes that a start counts."""
-    (place / "pyodide").mkdir()
+    """Write everything that is fetched on demand; returns {"version", "python", "bytes"}, for course.js."""
+    # Some of these are asked for by Pyodide itself, under plain names: a folder of another name has no old ones in caches.
+    python = f"pyodide-{PINS['pyodide']}"
+    (place / python).mkdir()
     for name, content in {**files, "pyodide-lock.json": lock()}.items():
-        (place / "pyodide" / name).write_bytes(content)
+        (place / python / name).write_bytes(content)
     archive = normlab_archive()
     (place / "course").mkdir()
     (place / "course" / "normlab.zip").write_bytes(archive)
@@ -277,7 +280,7 @@ def write(place, files, exercises, app):
         stamp.update((truths / f"{name}.npz").read_bytes() + found["solution"].encode())
         (place / "solutions" / f"{name}.txt").write_bytes(hidden(found["solution"]))
     total = sum(len(content) for name, content in files.items() if not name.endswith(".js")) + len(archive)
-    return {"version": stamp.hexdigest()[:12], "bytes": total}
+    return {"version": stamp.hexdigest()[:12], "python": python, "bytes": total}
 
 
 def setup(app):

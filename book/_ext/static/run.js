@@ -67,7 +67,7 @@
         event.preventDefault();
         hear({ say: "failed", during: "start", why: event.message || "the worker could not be started" });
       });
-      this.worker.postMessage({ do: "start", version: course.runner.version });
+      this.worker.postMessage({ do: "start", version: course.runner.version, python: course.runner.python });
     },
 
     /* Ends the worker. The next one starts at once: its files are in the browser's cache. */

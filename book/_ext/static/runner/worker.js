@@ -1,5 +1,5 @@
 /* Python beside the page: it may run for ever or fill its memory, and the page ends it.
-   In: {do: "start", version}, {do: "run", text}, {do: "check", text, exercise, parts}. Out: {say: ..., ...}. */
+   In: {do: "start", version, python}, {do: "run", text}, {do: "check", text, exercise, parts}. Out: {say: ..., ...}. */
 "use strict";
 
 /* Memory that has grown does not shrink, and a phone has little: past this, allocating fails as Python knows it. */
@@ -37,10 +37,10 @@ self.fetch = async (address, options) => {
   return new Response(answer.body.pipeThrough(counted), { status: answer.status, headers: answer.headers });
 };
 
-async function start() {
-  self.importScripts(new URL(`pyodide/pyodide.js?v=${version}`, home).href);
+async function start(folder) {
+  self.importScripts(new URL(`${folder}/pyodide.js`, home).href);
   const archive = self.fetch("course/normlab.zip").then((answer) => answer.arrayBuffer());
-  python = await self.loadPyodide({ indexURL: new URL("pyodide/", home).href, stdout: () => {}, stderr: () => {} });
+  python = await self.loadPyodide({ indexURL: new URL(`${folder}/`, home).href, stdout: () => {}, stderr: () => {} });
   await python.loadPackage("numpy", { messageCallback: () => {} });
   say("starting");
   python.unpackArchive(await archive, "zip", { extractDir: "/course" });
@@ -72,7 +72,7 @@ function answer(result) {
 const tasks = {
   async start(message) {
     version = message.version;
-    await start();
+    await start(message.python);
   },
   run(message) {
     answer(session.run(message.text, tell));
