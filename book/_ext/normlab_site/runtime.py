@@ -263,7 +263,7 @@ def install(app, exception):
 
 def write(place, files, exercises, app):
     """Write everything that is fetched on demand; returns {"version", "python", "bytes"}, for course.js."""
-    # Some of these are asked for by Pyodide itself, under plain names: a folder of another name has no old ones in caches.
+    # Pyodide asks for some by plain names. In a folder named by the version, no cache has those of another one.
     python = f"pyodide-{PINS['pyodide']}"
     (place / python).mkdir()
     for name, content in {**files, "pyodide-lock.json": lock()}.items():
