@@ -19,7 +19,7 @@ VENV := .venv/complete
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test prove bench lab notebooks lint course-secret grade grade-demo clean again
+.PHONY: help book epub test prove bench lab notebooks lint course-secret grade grade-demo clean again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' Makefile
@@ -45,6 +45,12 @@ book: _build/pages ## execute every chapter and write the site to _build/html
 	@$(BIN)/jupyter-book build . --quiet -W -n --keep-going >/dev/null
 	@touch _build/passed
 	@$(BIN)/python -c 'import pathlib; print("The site is ready. Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
+
+epub: _build/pages ## the same as one file for readers of books
+	@# Everything that lies there is packed.
+	@rm -rf _build/epub
+	@$(BIN)/jupyter-book build . --builder custom --custom-builder epub --quiet -W --keep-going >/dev/null
+	@echo "The book is ready: $$(ls _build/epub/*.epub)"
 
 # Results of cells are kept by the cells' text alone: when code that pages import changes, they run again.
 _build/results: $(VENV) $(shell find normlab book \( -name '*.py' -o -name '*.toml' -o -name '*.json' -o -path '*/cuda_cpp/*.*' \) -not -path '*/_ext/*' -not -name '*.pyc')

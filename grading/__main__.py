@@ -110,7 +110,7 @@ class Cluster:
                 n_workers=self.workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # Dask serves one in any case: for this machine alone, at a free port
                 memory_limit=0,
                 silence_logs=50,
             )

@@ -11,6 +11,7 @@ Exit status: 0 if the scores agree, ours is at least ten times as fast and the c
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,14 +27,20 @@ TIMES = 10  # as fast as stock
 FLAT = 1.3  # how much more the last submissions may cost than the first
 
 
-def prepare(folder, submissions):
-    """A course folder whose assignment is released, with these submissions handed in."""
+def release(folder):
+    """A course folder whose assignment is released, to copy; {exercise: {part: points}} of it."""
+    folder.mkdir()
     course.make(folder, [STEM])
     ran(folder, "-m", "nbgrader", "generate_assignment", STEM)
-    release = (folder / "exercises" / STEM / f"{STEM}.ipynb").read_text(encoding="utf-8")
+    return demo.points(demo.read_notebook(folder / "exercises" / STEM / f"{STEM}.ipynb"))
+
+
+def prepare(folder, released, submissions):
+    """A copy of the released course in `folder`, with these submissions handed in."""
+    shutil.copytree(released, folder)
+    text = (folder / "exercises" / STEM / f"{STEM}.ipynb").read_text(encoding="utf-8")
     for submission in submissions:
-        made_up.hand_in(folder, submission, release)
-    return demo.points(json.loads(release))
+        made_up.hand_in(folder, submission, text)
 
 
 def ran(folder, *arguments):
@@ -47,11 +54,9 @@ def ran(folder, *arguments):
     return time.monotonic() - began
 
 
-def stock(folder, secret, submissions):
+def stock(folder, released, submissions):
     """(seconds, seconds from one submission to the next, {student: score}) by nbgrader as it is."""
-    folder.mkdir()
-    prepare(folder, submissions)
-    (folder / "secret").write_bytes(secret)
+    prepare(folder, released, submissions)
     with open(folder / "nbgrader_config.py", "a") as file:
         file.write(STOCK)
     seconds = ran(folder, "-m", "nbgrader", "autograde", STEM)
@@ -61,8 +66,9 @@ def stock(folder, secret, submissions):
     return seconds, steps(written), totals(folder)
 
 
-def ours(folder, submissions):
+def ours(folder, released, submissions):
     """(seconds, seconds from one submission to the next, {student: score}) by python -m grading."""
+    prepare(folder, released, submissions)
     seconds = ran(folder, "-m", "grading", STEM)
     written = [os.stat(folder / marks.mark(STEM, s.student)).st_mtime_ns / 1e9 for s in submissions]
     return seconds, steps(written), totals(folder)
@@ -109,10 +115,9 @@ print(json.dumps(times))
 """
 
 
-def recording(folder, count):
+def recording(folder, released, count):
     """Seconds that each of `count` further submissions takes to be recorded."""
-    folder.mkdir()
-    prepare(folder, made_up.submissions(STEM, 1))
+    prepare(folder, released, made_up.submissions(STEM, 1))
     done = subprocess.run(
         [sys.executable, "-c", RECORD, str(count)],
         cwd=folder,
@@ -130,13 +135,11 @@ def measure(folder, count, sample):
     submissions = made_up.submissions(STEM, count)
     chosen = submissions[:: max(1, count // sample)][:sample]
     half = max(1, len(chosen) // 2)
-    own = folder / "ours"
-    own.mkdir()
-    asked = prepare(own, submissions)
-    secret = (own / "secret").read_bytes()
-    first = stock(folder / "stock1", secret, chosen[:half])
-    seconds, between, scores = ours(own, submissions)
-    second = stock(folder / "stock2", secret, chosen[half:]) if chosen[half:] else (0.0, [], {})
+    released = folder / "released"
+    asked = release(released)
+    first = stock(folder / "stock1", released, chosen[:half])
+    seconds, between, scores = ours(folder / "ours", released, submissions)
+    second = stock(folder / "stock2", released, chosen[half:]) if chosen[half:] else (0.0, [], {})
     by_stock = first[2] | second[2]
     deserved = {s.student: made_up.deserved(s, asked) for s in submissions}
     return {
@@ -146,7 +149,7 @@ def measure(folder, count, sample):
         "ours_seconds": seconds,
         "stock_between": first[1] + second[1],
         "ours_between": between,
-        "recording": recording(folder / "recording", count),
+        "recording": recording(folder / "recording", released, count),
         "wrong": sorted(student for student, points in deserved.items() if scores.get(student) != points),
         "differ": sorted(student for student, points in by_stock.items() if scores.get(student) != points),
     }

@@ -136,14 +136,16 @@ def rules(exercise, candidate=None):
 def _refuse_forbidden_calls(rules):
     """A profile function that stops a call of what the exercise is to write, under whatever name it was imported."""
 
+    # What was looked at before: code by its id, since its own hash takes long, and names of functions in C.
+    harmless, torch_names = {}, {}
+
     def stop(name):
-        raise Stop(f"calls {name}: this exercise is to write it, {rules.means}")
+        if not Stop.first:  # else the verdict stands: whoever swallowed it may go on, lest a stubborn loop never end
+            raise Stop(f"calls {name}: this exercise is to write it, {rules.means}")
 
     def from_outside(frame):
         """Whether a function of normlab is called by others, and was not handed to them to be called."""
-        module = frame.f_globals.get("__name__") or ""
-        ours = module.startswith("normlab.") and not module.startswith((__name__, "normlab.drive"))
-        if not ours or is_given(frame.f_code):
+        if is_given(frame.f_code):
             return False
         return not ((frame.f_back and frame.f_back.f_globals.get("__name__")) or "").startswith("normlab.")
 
@@ -156,35 +158,53 @@ def _refuse_forbidden_calls(rules):
         return False
 
     def torch_name(name):
-        bare = name.strip("_")
-        for prefix in ("native_", "fused_", "special_"):
-            bare = bare.removeprefix(prefix)
-        return next((f for f in rules.forbidden if bare == f or bare.startswith(f + "_")), None)
+        """The forbidden function that a name of PyTorch's stands for, or None."""
+        if name not in torch_names:
+            bare = name.strip("_")
+            for prefix in ("native_", "fused_", "special_"):
+                bare = bare.removeprefix(prefix)
+            found = (f for f in rules.forbidden if bare == f or bare.startswith(f + "_"))
+            torch_names[name] = next(found, None)
+        return torch_names[name]
+
+    def called(frame):
+        """Looks at a call of Python code; whether it is harmless wherever it is called."""
+        module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
+        if module.startswith("scipy.special"):
+            if not importing(frame):
+                stop("scipy.special")
+            return False
+        if module.startswith("normlab.") and not module.startswith((__name__, "normlab.drive")) and not rules.normlab:
+            if from_outside(frame):
+                stop("normlab")
+            return False
+        if module == "torch._ops" and name == "__call__":
+            operator = str(frame.f_locals.get("self")).split(".")[1:2]
+            if operator and torch_name(operator[0]):
+                stop(f"torch's {operator[0]}")
+            return False
+        if module.startswith("torch.nn.utils.fusion"):
+            stop(f"torch's {name}")
+            return False
+        if module.startswith(("torch.nn.functional", "torch._ops")) and torch_name(name):
+            stop(f"torch's {name}")
+            return False
+        # Every way to a gradient leads through one of these two: backward() and grad(), jvp() and make_dual().
+        if not rules.autograd and name in ("_engine_run_backward", "make_dual"):
+            stop("PyTorch's autograd")
+            return False
+        return True
 
     def profile(frame, event, arg):
-        if Stop.first:  # the verdict stands: whoever swallowed it may go on, lest a stubborn loop never end
-            return
+        # It is called at every call and every return: it has to be quick.
         if event == "call":
-            module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
-            if module.startswith("scipy.special") and not importing(frame):
-                stop("scipy.special")
-            if not rules.normlab and from_outside(frame):
-                stop("normlab")
-            if module == "torch._ops" and name == "__call__":
-                name = str(frame.f_locals.get("self")).split(".")[1:2]
-                name = name[0] if name else ""
-            if module.startswith(("torch.nn.functional", "torch._ops")) and torch_name(name):
-                stop(f"torch's {name}")
-            if module.startswith("torch.nn.utils.fusion"):
-                stop(f"torch's {name}")
-            # Every way to a gradient leads through one of these two: backward() and grad(), jvp() and make_dual().
-            if not rules.autograd and name in ("_engine_run_backward", "make_dual"):
-                stop("PyTorch's autograd")
-        elif event == "c_call":
-            owner, name = getattr(arg, "__self__", None), getattr(arg, "__name__", "")
-            from_torch = (getattr(arg, "__module__", None) or type(owner).__module__ or "").startswith("torch")
-            if from_torch and torch_name(name):
-                stop(f"torch's {name}")
+            code = frame.f_code
+            if id(code) not in harmless and called(frame):
+                harmless[id(code)] = code
+        elif event == "c_call" and torch_name(getattr(arg, "__name__", "")):
+            owner = getattr(arg, "__module__", None) or type(getattr(arg, "__self__", None)).__module__ or ""
+            if owner.startswith("torch"):
+                stop(f"torch's {arg.__name__}")
 
     return profile
 

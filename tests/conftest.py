@@ -13,10 +13,45 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 # Two processes take one file after another. Where a long one came last, the other process would wait for it.
-LONGEST = ("test_site", "test_grading", "test_cuda", "test_mistakes", "test_notebooks", "test_command_line")
+LONGEST = (
+    "test_attacks",
+    "test_site",
+    "test_hub",
+    "test_runner",
+    "test_mistakes",
+    "test_notebooks",
+    "test_cuda",
+    "test_cluster",
+    "test_variants",
+    "test_faults",
+    "test_grading",
+    "test_exercises",
+    "test_functional",
+    "test_jit",
+    "test_nn",
+)
 
 
+# Of each test with many parameters in these files, make test runs every second or third; `make prove` runs the others.
+THINNED = {"test_cpu": 2, "test_cuda": 2, "test_functional": 2, "test_nn": 3}
+MANY = 8
+
+
+def _thin(items):
+    by_test = {}
+    for item in items:
+        if item.path.stem in THINNED:
+            by_test.setdefault((item.path.stem, item.location[2].split("[")[0]), []).append(item)
+    for (stem, _), several in by_test.items():
+        if len(several) >= MANY:
+            for number, item in enumerate(several):
+                if number % THINNED[stem]:
+                    item.add_marker(pytest.mark.exhaustive)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items):
+    _thin(items)
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

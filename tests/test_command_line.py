@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ways import WAYS
 
 from normlab import check as check_module
 from normlab.exercises import EXERCISES
@@ -315,12 +316,12 @@ for name, files in json.load(open(sys.argv[1])).items():
 """
 
 
-def test_styles_and_mistakes_get_the_same_verdict_as_by_check(tmp_path):
-    """Of each exercise a mistake and a style, with a course's secret: each is a process of its own. `make prove`
-    takes them all."""
+@pytest.mark.parametrize("names", [WAYS, pytest.param(tuple(EXERCISES), marks=pytest.mark.exhaustive)], ids=len)
+def test_styles_and_mistakes_get_the_same_verdict_as_by_check(tmp_path, names):
+    """Of each exercise a mistake and a style, with a course's secret: each is a process of its own."""
     (tmp_path / "secret").write_text("bracken")
     jobs, expected = {}, {}
-    for name in EXERCISES:
+    for name in names:
         sources = {}
         for mistake in MISTAKES[name][:1]:
             chosen = f"next(m.wrong for m in MISTAKES[{name!r}] if m.slug == {mistake.slug!r})"

@@ -142,12 +142,13 @@ def test_a_low_precision_that_overflows_does_not_spoil_the_truth():
     assert exercises.truth(EXERCISES["normalize_l1"], args, kwargs) == pytest.approx(np.array([[3, 3, 1]]) / 7)
 
 
+@pytest.mark.parametrize("some", [slice(3), pytest.param(slice(3, None), marks=pytest.mark.exhaustive)], ids=str)
 @pytest.mark.parametrize("name", EXERCISES)
-def test_at_least_three_right_styles_are_accepted(name):
+def test_at_least_three_right_styles_are_accepted(name, some):
     """Loops, einsum, folded affine, float64 inside, ...: tolerances and cases must be fair to all of them."""
     assert len(set(styles(name))) >= 3
     bench = verdict.Bench(EXERCISES[name], SEEDS[0])
-    for style in styles(name):
+    for style in styles(name)[some]:
         refusal = check._refusal(bench, style, None)
         assert refusal is None, (style, refusal)
 

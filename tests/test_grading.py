@@ -203,11 +203,14 @@ def test_feedback_never_shows_the_hidden_cases(folder):
             for case in exercise.cases:
                 args, kwargs = exercise.draw(case, secret)
                 for array in (a for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray)):
-                    hidden |= {f"{x:.7g}" for x in array.ravel()[:50].tolist()}
+                    hidden |= {f"{x:.5g}" for x in array.ravel()[:50].tolist()}
                     if array.ndim > 1:
                         hidden.add(str(array.shape))
     # Numbers of a few digits stand in texts and styles anyway, and say nothing.
-    hidden = {text for text in hidden if len(text) > 6 and not text.startswith("(2, 1,")}
+    hidden = {text for text in hidden if len(text) > 5 and not text.startswith("(2, 1,")}
+    # Nor does what everybody was handed: the logsumexp of two thousands, 1000.693, begins like many a number.
+    handed = "".join((folder / "exercises" / stem / f"{stem}.ipynb").read_text() for stem in CLASS)
+    hidden = {text for text in hidden if text not in handed}
     assert len(hidden) > 1000
     for student, stem in HANDED_IN:
         text = text_of(folder, student, stem)
@@ -239,9 +242,10 @@ def test_loud_code_costs_nothing_and_its_calls_are_silent(folder):
 
 
 @pytest.mark.slow
-def test_it_was_the_secret_that_drew_the_cases(folder, monkeypatch, capsys):
+def test_it_was_the_secret_that_drew_the_cases(folder, classroom, monkeypatch, capsys):
     """Who knows the public cases by heart passes at home and is refused when graded."""
-    path = folder / "answers" / "tara" / "standardize.py"
+    tara = [s for s in demo.read_class("puzzle", classroom) if s.student == "tara"]
+    path = demo.as_files(folder, "standardize", tara)["tara"]
     for secret, accepted in ((None, True), (str(folder / "secret"), False)):
         monkeypatch.delenv("NORMLAB_SECRET_FILE", raising=False)
         if secret:
@@ -256,11 +260,13 @@ WORTH = {"standardize": {"values": 12, "numerics": 5, "edges": 3}}
 SENTENCE = "standardize: yours divides by n-1."
 
 
-def judged(score=5, sentence=SENTENCE, accepted=False, mistake="divides-by-n-1", reason=SENTENCE, predicted=0):
+def judged(
+    score=5, sentence=SENTENCE, accepted=False, mistake="divides-by-n-1", reason=SENTENCE, predicted=0, asked=True
+):
     answer = demo.Answer("", frozenset({"numerics", "edges"}), "divides-by-n-1", broken=False)
     submission = demo.Submission("zoe", "puzzle", "", {"standardize": answer})
     scores = {"check-standardize-values": 0, "check-standardize-numerics": score, "check-standardize-edges": 3}
-    verdicts = {"standardize": {"accepted": accepted, "mistake": mistake, "reason": reason}}
+    verdicts = {"standardize": {"accepted": accepted, "mistake": mistake, "reason": SENTENCE}} if asked else {}
     scores["measure-scale"] = predicted
     told = {("standardize", "values"): sentence}
     return list(demo.judge(submission, WORTH, {"scale": 1}, scores, told, verdicts))
@@ -272,6 +278,7 @@ def test_judge_notices_every_disagreement():
     assert judged(score=None) == ["zoe, standardize, numerics: the grade is None, and the answer deserves 5"]
     assert judged(predicted=1) == ["zoe, prediction scale: the grade is 1, and the answer deserves 0"]
     assert judged(accepted=True) == ["zoe, standardize: the command line accepts the answer"]
+    assert judged(asked=False, accepted=True) == []
     assert judged(mistake=None) == ["zoe, standardize: the command line takes the mistake for None"]
     assert len(judged(sentence="another")) == 1
 

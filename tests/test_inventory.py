@@ -740,9 +740,7 @@ def test_answers_can_be_saved_forgotten_and_loaded(tab, tmp_path):
     ):
         (tmp_path / "faulty.json").write_text(json.dumps(faulty))
         tab.locator(".inventory input[type=file]").set_input_files(tmp_path / "faulty.json")
-        tab.wait_for_function(
-            "words => document.querySelector('.inventory-said').textContent.includes(words)", arg=sentence
-        )
+        said.filter(has_text=sentence).wait_for()
     tab.locator(".inventory input[type=file]").set_input_files(tmp_path / "answers.json")
     tab.locator(".inventory-gain").wait_for()
     assert said.inner_text() == "Loaded."

@@ -56,6 +56,7 @@ def test_the_second_process_compiles_nothing_and_computes_the_same_bits(cache):
     assert run(SOFTMAX, NUMBA_CACHE_DIR=str(folder)) == ["1", "0", bits]
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_cache_is_compiled_again(cache):
     cache, bits = cache
     files = list(cache.rglob("*.nbc"))
@@ -104,6 +105,7 @@ def test_cache_files_hold_what_was_saved_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_two_processes_may_compile_at_once(tmp_path):
     code = textwrap.dedent(SOFTMAX)
     both = [

@@ -769,7 +769,7 @@ class Everything(torch.nn.Module):
         return self.loss(self.logarithm(x).sum(2), target) + x.square().mean()
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.exhaustive)], ids=["train", "eval"])
 def test_compiled_whole(training):
     """torch.compile makes one graph of a model with all layers, and gives the same; also for another batch size."""
     torch.compiler.reset()

@@ -3,9 +3,9 @@
 import random
 
 import pytest
+from ways import EACH_WAY
 
 from grading import parity
-from normlab.exercises import EXERCISES
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +15,7 @@ def warm():
         yield sandboxes
 
 
-# Every third here, so that each way of calling is among them; make prove takes all.
-@pytest.mark.parametrize(
-    "name", [n if i % 3 == 0 else pytest.param(n, marks=pytest.mark.exhaustive) for i, n in enumerate(EXERCISES)]
-)
+@pytest.mark.parametrize("name", EACH_WAY)
 def test_the_notebook_says_what_check_says(name, warm, one_thread):
     known = parity.answers(name)
     right = [answer for answer in known if answer[0].startswith("style")]

@@ -162,7 +162,7 @@ def test_progress_on_a_terminal_and_control_c(released, tmp_path):
     """A bar with the time left; Ctrl-C ends all within seconds and says how to go on; the next run does."""
     folder = tmp_path / "course"
     shutil.copytree(released, folder)
-    students = tiny.hand_in_all(folder, 60)  # more than are graded before the keys arrive
+    students = tiny.hand_in_all(folder, 30)  # more than are graded before the keys arrive
     child = pexpect.spawn(
         sys.executable,
         ["-m", "grading", tiny.STEM, "--workers", "2"],
@@ -172,8 +172,8 @@ def test_progress_on_a_terminal_and_control_c(released, tmp_path):
         encoding="utf-8",
         timeout=120,
     )
-    child.expect("60 to grade")
-    child.expect(r"Grading.* [1-9]\d*/60.*0:\d\d:\d\d.*left:")
+    child.expect("30 to grade")
+    child.expect(r"Grading.* [1-9]\d*/30.*0:\d\d:\d\d.*left:")
     child.sendintr()
     sent = time.monotonic()
     child.expect(pexpect.EOF)
@@ -217,7 +217,7 @@ def test_summary():
 @pytest.mark.slow
 def test_it_is_faster_than_stock(tmp_path):
     """In one run, on the same submissions, warm: `make prove` shows ten times, this machine may be busy."""
-    found = speed.measure(tmp_path, 12, 4)
+    found = speed.measure(tmp_path, 8, 4)
     assert (found["wrong"], found["differ"]) == ([], [])
     stock = sum(found["stock_between"]) / len(found["stock_between"])
     ours = sum(found["ours_between"]) / len(found["ours_between"])

@@ -210,10 +210,16 @@ def test_a_prediction_has_options_one_right_and_an_answer(soup, exercises, chapt
         assert "(*)" not in block.get_text()
 
 
+def measured(prediction):
+    """Whether a cell stands right below it."""
+    after = prediction.find_next_sibling()
+    return after is not None and "cell" in after.get("class", ())
+
+
 @pytest.fixture
 def prediction(browser, site, soup, server):
-    """A tab on the first prediction of the smallest page, with its number of options and the right one."""
-    pages = [chapter for chapter in CHAPTERS if soup(chapter).select(".predict")]
+    """A tab on the first prediction, with a measurement below it, of the smallest page; its options and the right one."""
+    pages = [chapter for chapter in CHAPTERS if (first := soup(chapter).select_one(".predict")) and measured(first)]
     page = min(pages, key=lambda page: (site / f"{page}.html").stat().st_size)
     block = soup(page).select_one(".predict")
     context = browser.new_context()
@@ -357,8 +363,7 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
     tab.evaluate(screenshots.SETTLED)
 
     formulas = tab.locator("article .math").count()
-    assert tab.locator("article .math mjx-container").count() >= formulas, "a formula was not set"
-    assert tab.locator("article mjx-merror").count() == 0
+    assert tab.locator("article .math .katex-html").count() == formulas, "a formula was not set"
 
     # With everything unfolded; and once more below with what predictions cover.
     tab.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.hidden = false; fold.open = true; })")
@@ -378,7 +383,11 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
     pictures = tab.locator("figure.picture").count()
     assert [tab.evaluate(SHOWN, name) for name in (mode, other)] == [pictures, 0]
     tab.emulate_media(color_scheme=other)
-    tab.wait_for_function(f"({SHOWN})('{mode}') === 0")
+    # The page's policy lets nobody evaluate text, so Playwright's own way to wait is closed.
+    waited = 0
+    while tab.evaluate(SHOWN, mode) and waited < 50:
+        tab.wait_for_timeout(100)
+        waited += 1
     assert tab.evaluate(SHOWN, other) == pictures
 
     context.close()
@@ -387,13 +396,13 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
 
 
 def test_screenshots_are_written_for_every_mode_and_width(chromium, site, tmp_path):
-    subprocess.run([sys.executable, "tools/screenshots.py", tmp_path, "index"], cwd=REPO, check=True)
+    subprocess.run([sys.executable, "tools/screenshots.py", tmp_path, "references"], cwd=REPO, check=True)
     written = sorted(tmp_path.iterdir())
     assert [path.name for path in written] == [
-        "index-dark-1280.png",
-        "index-dark-390.png",
-        "index-light-1280.png",
-        "index-light-390.png",
+        "references-dark-1280.png",
+        "references-dark-390.png",
+        "references-light-1280.png",
+        "references-light-390.png",
     ]
     assert all(path.stat().st_size > 10_000 for path in written)
 
@@ -471,7 +480,7 @@ def test_directives_parse_what_they_hold_and_see_changes(tmp_path):
     assert page.select_one(".exercise details details").get_text(" ", strip=True) == "Hint 2 Two."
     assert page.select_one(".exercise-after strong").get_text() == "double"
     assert "2 * x" not in page.get_text()
-    assert [p.get_text(" ", strip=True) for p in page.select(".explanation > p")] == ["Page", r"Why \(2x\) ?"]
+    assert [p.get_text(" ", strip=True) for p in page.select(".explanation > p")] == ["Page", "Why 2 x 2x 2 x ?"]
     folds = [fold.get_text(" ", strip=True) for fold in page.select(".explanation > details")]
     assert folds == ["A model answer Because two .", "Rubric, 1 points 1 point: names two"]
 

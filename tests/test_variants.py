@@ -337,7 +337,7 @@ def test_what_the_command_refuses(repo, folder, secret, tmp_path, capsys, monkey
     assert not (repo / "course").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_through_nbgrader(tmp_path, monkeypatch):
     """One submission: the variant that was solved has all points; where the course's own answer was handed in, the
     feedback says so."""

@@ -22,8 +22,13 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Formulas are set after the page has loaded.
-SETTLED = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
+# Formulas change their width when their fonts arrive. Pictures load when they come near: here all are wanted.
+SETTLED = """async () => {
+  const pictures = [...document.images].filter((picture) => picture.checkVisibility());
+  pictures.forEach((picture) => { picture.loading = "eager"; });
+  await Promise.all(pictures.map((picture) => picture.decode()));
+  await document.fonts.ready;
+}"""
 MODES = ("light", "dark")
 WIDTHS = (1280, 390)
 

@@ -1,12 +1,9 @@
-"""What every page carries: style, scripts and mathematics from the site itself, and a cache that knows the code."""
+"""What every page carries: style and scripts from the site itself, and a cache that knows the code."""
 
 import hashlib
-import importlib.util
 import os
-import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,24 +17,16 @@ EXT = Path(__file__).parent.parent
 COUNTING = ("book/instructors",)
 # What pages import, results that they read, and kernels that they compile.
 IMPORTED = ("book/*.py", "book/*.json", "book/cuda_cpp/*.*", "normlab/**/*.py", "normlab/*.toml")
-MATHJAX = "mathjax/tex-chtml.js"
-# In the head of a page: the script that chooses the mode (ours does it without a flash of the other), and the one that
-# draws icons, most of a page's weight, which the theme's style sheet draws from a font.
-HEAD_SCRIPTS = re.compile(r"<script data-cfasync.*?</script>|<script [^>]*/fontawesome\.js[^>]*></script>", re.DOTALL)
-
 # A folded cell has its words for a name. A list of sources does not hold what that role asks for, and the role of a
 # source was withdrawn.
 WRONG_ROLES = (' aria-label="Toggle hidden content"', ' role="list"', ' role="doc-biblioentry"')
 
 
 def configure(app, config):
-    """Add the extension's own files, take MathJax from the site, and name the execution cache after the code."""
+    """Add the extension's own files, and name the execution cache after the code."""
     config.html_static_path.append(str(EXT / "static"))
     # Before the theme's, which would win over ours.
     config.templates_path.insert(0, str(EXT / "templates"))
-    config.mathjax_path = MATHJAX
-    # The menu would load parts of MathJax that the site does not carry.
-    config.mathjax3_config = {"options": {"enableMenu": False}}
     config.nb_execution_cache_path = str(execution_cache(Path(app.srcdir)))
 
 
@@ -59,29 +48,11 @@ def execution_cache(root):
     return current
 
 
-def add_filter(app):
-    """Give templates/layout.html its filter."""
-    if app.builder.format == "html":
-        app.builder.templates.environment.filters["without_scripts"] = partial(HEAD_SCRIPTS.sub, "")
-
-
 def mend_roles(app, pagename, templatename, context, doctree):
     """Take out roles and labels that tell a screen reader something else than what is there."""
     if "body" in context:
         for wrong in WRONG_ROLES:
             context["body"] = context["body"].replace(wrong, "")
-
-
-def copy_mathjax(app, exception):
-    """Copy the script, its fonts and the TeX extensions it loads on demand from the wheel sphinx-mathjax-offline."""
-    if exception or app.builder.format != "html":
-        return
-    wheel = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
-    site = Path(app.outdir) / "_static" / "mathjax"
-    site.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(wheel / "tex-chtml.js", site)
-    for folder in ("output/chtml/fonts/woff-v2", "input/tex/extensions"):
-        shutil.copytree(wheel / folder, site / folder, dirs_exist_ok=True)
 
 
 def execute_together(app, env, docnames):
@@ -137,12 +108,10 @@ def reread(app, env, added, changed, removed):
 
 def setup(app):
     app.add_css_file("site.css", priority=900)
-    for script in ("predict.js", "scroll.js", "inventory.js"):
+    for script in ("predict.js", "scroll.js", "inventory.js", "pictures.js"):
         app.add_js_file(script, defer="defer")
     # Late, so that what other extensions set by default does not come after.
     app.connect("config-inited", configure, priority=900)
-    app.connect("builder-inited", add_filter)
     app.connect("env-get-outdated", reread)
     app.connect("env-before-read-docs", execute_together)
     app.connect("html-page-context", mend_roles)
-    app.connect("build-finished", copy_mathjax)

@@ -1,4 +1,4 @@
-/* Chooses light or dark before the page is drawn: a dark page must not flash white. */
+/* Chooses light or dark before the page is drawn - a dark page must not flash white - and light for paper. */
 "use strict";
 
 (function () {
@@ -8,4 +8,12 @@
   const system = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   document.documentElement.dataset.mode = mode;
   document.documentElement.dataset.theme = mode === "auto" ? system : mode;
+
+  /* Paper is light, and code takes its colors from the mode. */
+  let onScreen = null;
+  window.addEventListener("beforeprint", () => {
+    onScreen = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+  });
+  window.addEventListener("afterprint", () => { document.documentElement.dataset.theme = onScreen; });
 })();

@@ -2,7 +2,7 @@
 "use strict";
 
 (function () {
-  const WIDE = ".bd-article :is(mjx-container, pre, .numbers, .pst-scrollable-table-container, .output)";
+  const WIDE = ".bd-article :is(div.math, pre, .numbers, .pst-scrollable-table-container, .output)";
 
   function reach() {
     document.querySelectorAll(WIDE).forEach((box) => {
@@ -11,8 +11,7 @@
     });
   }
 
-  async function start() {
-    await window.MathJax?.startup?.promise;
+  function start() {
     reach();
     window.addEventListener("resize", reach);
     document.addEventListener("toggle", reach, true);
