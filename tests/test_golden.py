@@ -42,8 +42,9 @@ def without_torch(monkeypatch, recorded):
     """A function: exercise -> a Bench as the page has it."""
 
     def bench(name):
+        truths = recorded(name)
         monkeypatch.setitem(sys.modules, "torch", None)
-        monkeypatch.setattr(exercises, "recorded", recorded(name))
+        monkeypatch.setattr(exercises, "recorded", truths)
         return verdict.Bench(EXERCISES[name], b"public")
 
     return bench
@@ -90,8 +91,8 @@ def test_so_is_every_mistake_and_every_style(name, without_torch):
 
 
 def test_a_truth_that_was_not_recorded_is_computed(recorded, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(exercises, "recorded", recorded("softmax"))
+    monkeypatch.setitem(sys.modules, "torch", None)
     assert exercises.truth(EXERCISES["softmax"], (np.log([1.0, 3.0]),), {}) == pytest.approx([0.25, 0.75])
     assert exercises.recorded.missed == 1
 

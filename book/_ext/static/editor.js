@@ -1,5 +1,5 @@
 /* An editor for a few lines of Python: a plain text field, so that keyboards, phones and screen readers know it, over the
-   same text in color. Tab leaves it, as it leaves any field. */
+   same text in color. Tab indents for who writes; for who only passes, and after Escape, it leaves the field. */
 "use strict";
 
 (function () {
@@ -65,13 +65,17 @@
     field.setSelectionRange(lines.length > 1 ? first : first + moved.length, first + moved.length);
   }
 
-  function keys(field, event) {
+  function keys(field, event, writing) {
     const line = lineBefore(field);
     const collapsed = field.selectionStart === field.selectionEnd;
     if (event.isComposing || event.altKey) return;
     if ((event.ctrlKey || event.metaKey) && (event.key === "]" || event.key === "[")) {
       event.preventDefault();
       shift(field, event.key === "]");
+    } else if (event.key === "Tab" && writing && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      if (event.shiftKey || !collapsed) shift(field, !event.shiftKey);
+      else type(field, INDENT.slice(line.length % INDENT.length));
     } else if (event.key === "Enter" && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
       event.preventDefault();
       type(field, `\n${line.match(/^ */)[0]}${/:\s*(#.*)?$/.test(line) ? INDENT : ""}`);
@@ -96,7 +100,14 @@
     element.append(shown, field);
 
     const draw = () => shown.replaceChildren(...colored(field.value));
-    field.addEventListener("keydown", (event) => keys(field, event));
+    let writing = false;
+    field.addEventListener("focus", () => { writing = false; });
+    field.addEventListener("click", () => { writing = true; });
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") writing = false;
+      else if (!["Tab", "Shift", "Control", "Alt", "Meta"].includes(event.key)) writing = true;
+      keys(field, event, writing);
+    });
     field.addEventListener("input", () => { draw(); changed(); });
     const setText = (value) => { field.value = value; draw(); };
     setText(text);

@@ -170,7 +170,7 @@
       else check.click();
     });
     const keys = make("p", { className: "run-keys", id: `run-keys-${name}`,
-      textContent: "NumPy is there as np. Shift+Enter runs, Ctrl+Enter checks, Ctrl+] and Ctrl+[ indent, Tab leaves the editor." });
+      textContent: "NumPy is there as np. Shift+Enter runs, Ctrl+Enter checks. Tab indents; Escape, then Tab, leaves the editor." });
     editor.field.setAttribute("aria-describedby", keys.id);
 
     const progress = status("run-progress");
