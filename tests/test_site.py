@@ -218,7 +218,7 @@ def measured(prediction):
 
 @pytest.fixture
 def prediction(browser, site, soup, server):
-    """A tab on the first prediction, with a measurement below it, of the smallest page; its options and the right one."""
+    """A tab on the smallest page whose first prediction covers a measurement; its options and the right one."""
     pages = [chapter for chapter in CHAPTERS if (first := soup(chapter).select_one(".predict")) and measured(first)]
     page = min(pages, key=lambda page: (site / f"{page}.html").stat().st_size)
     block = soup(page).select_one(".predict")

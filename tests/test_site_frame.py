@@ -62,7 +62,8 @@ def small_book(folder, pages, settings="", builder="html"):
     index = "# Title\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n"
     for name, text in {**pages, "index": index}.items():
         (folder / f"{name}.md").write_text(text)
-    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-b", builder, "-d", folder / "doctrees", folder, folder / builder]
+    places = (folder / "doctrees", folder, folder / builder)
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-b", builder, "-d", *places]
     return subprocess.run(command, capture_output=True, text=True).stderr
 
 
