@@ -93,8 +93,8 @@ class _Printed(io.TextIOBase):
     def write(self, text):
         if self.left > 0:
             self.tell({"print": text[: self.left]})
-            if len(text) > self.left:
-                self.tell({"print": f"\n… more than {PRINTED_CHARACTERS:,} characters: the rest is not shown.\n"})
+        if 0 <= self.left < len(text):
+            self.tell({"print": f"\n… more than {PRINTED_CHARACTERS:,} characters: the rest is not shown.\n"})
         self.left -= len(text)
         return len(text)
 

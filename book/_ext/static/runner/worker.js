@@ -25,16 +25,22 @@ let loaded = 0;
 self.fetch = async (address, options) => {
   const url = new URL(address, home);
   url.searchParams.set("v", version);
-  const answer = await plainFetch(url, options);
-  if (!answer.ok) throw new Error(`${url.pathname}: ${answer.status}`);
-  const counted = new TransformStream({
-    transform(chunk, controller) {
-      loaded += chunk.byteLength;
-      say("bytes", { loaded });
-      controller.enqueue(chunk);
-    },
-  });
-  return new Response(answer.body.pipeThrough(counted), { status: answer.status, headers: answer.headers });
+  try {
+    const answer = await plainFetch(url, options);
+    if (!answer.ok) throw new Error(String(answer.status));
+    const counted = new TransformStream({
+      transform(chunk, controller) {
+        loaded += chunk.byteLength;
+        say("bytes", { loaded });
+        controller.enqueue(chunk);
+      },
+    });
+    return new Response(answer.body.pipeThrough(counted), { status: answer.status, headers: answer.headers });
+  } catch (error) {
+    // Said here, because Pyodide goes on waiting for a file that it did not get.
+    say("failed", { during: "start", why: `${url.pathname.split("/").at(-1)}: ${error.message}` });
+    throw error;
+  }
 };
 
 async function start(folder) {
