@@ -27,6 +27,7 @@ from normlab.exercises import EXERCISES
 REPO = Path(__file__).resolve().parent.parent
 PHONE = {"width": 390, "height": 844}
 PAGE = "book/softmax.html"
+AXE_PARTS = [[".exercise"], [".run-tools"], [".bd-links"]]
 BOOT = 120_000  # milliseconds that a start may take on a busy machine
 
 WRONG = """def softmax(x, axis=-1):
@@ -71,7 +72,10 @@ class Desk:
         self.tab.on("request", lambda request: self.asked.append(request.url))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on(
-            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
+            "console",
+            lambda message: (
+                self.complaints.append((message.text, message.location["url"])) if message.type == "error" else None
+            ),
         )
         self.tab.set_default_timeout(BOOT)
         self.address = address
@@ -113,7 +117,8 @@ class Desk:
         broken = set()
         for mode in ("light", "dark"):
             self.tab.evaluate(f"document.documentElement.dataset.theme = '{mode}'")
-            found = Axe().run(self.tab, [[".exercise"], [".run-tools"], [".bd-links"]]).response["violations"]
+            # By itself it fetches style sheets once more, from where it guesses them.
+            found = Axe().run(self.tab, AXE_PARTS, {"preload": False}).response["violations"]
             broken |= {(mode, rule["id"], node["html"]) for rule in found for node in rule["nodes"]}
         return broken
 
