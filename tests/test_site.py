@@ -333,6 +333,20 @@ TOO_WIDE = """
 .map((box) => [box.className, box.getBoundingClientRect()])
 .filter(([, place]) => place.width && (place.left < 0 || place.right > window.innerWidth)).map(([name]) => name)
 """
+# What sticks out of the page; what scrolls inside itself does not.
+OUTSIDE = """() => {
+  const limit = document.documentElement.clientWidth;
+  const scrolls = (box) => box !== document.body && getComputedStyle(box).overflowX !== "visible";
+  const held = (box) => box !== document.body && (scrolls(box) || held(box.parentElement));
+  return [...document.querySelectorAll("article *, .prev-next-area *, .page-links *, footer *, .bd-header-article *")]
+    .filter((box) => box.checkVisibility() && !box.closest(".katex"))
+    .filter((box) => box.getBoundingClientRect().right > limit + 1 && !held(box.parentElement))
+    .map((box) => box.outerHTML.slice(0, 200));
+}"""
+# A window of 1280 pixels at 200 % is one of 640, at 400 % one of 320 (WCAG 2.2, 1.4.10).
+ENLARGED = (640, 320)
+# WCAG 2.2, 1.4.12: nothing is lost where a reader spaces the text so.
+SPACED = "* { line-height: 1.5 !important; letter-spacing: 0.12em !important; word-spacing: 0.16em !important; }"
 
 
 def fits(tab):
@@ -350,7 +364,7 @@ SHOWN = (
 
 @pytest.mark.parametrize(("scheme", "mode", "page"), OPENED)
 def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
-    """On a phone, where what fits fits everywhere. Opened once for all that is looked at: to open it takes longest."""
+    """On a phone, where what fits fits everywhere, and enlarged. Opened once for all: to open it takes longest."""
     home = site.as_uri() if scheme == "file" else server
     context = browser.new_context(viewport=PHONE, color_scheme=mode)
     tab = context.new_page()
@@ -389,6 +403,13 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
         tab.wait_for_timeout(100)
         waited += 1
     assert tab.evaluate(SHOWN, other) == pictures
+
+    for width in ENLARGED:
+        tab.set_viewport_size({"width": width, "height": 450})
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        assert tab.evaluate(OUTSIDE) == []
+    tab.add_style_tag(content=SPACED)
+    assert tab.evaluate(OUTSIDE) == []
 
     context.close()
     assert [url for url in asked if not url.startswith((home, "data:"))] == []

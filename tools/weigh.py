@@ -125,12 +125,13 @@ def build_stock(folder):
 
 
 def transferred(browser, address, path):
-    """KB that a first visit to a page transfers, by kind; `path` is its file."""
+    """(KB by kind, addresses) that a first visit to a page transfers and asks for; `path` is its file."""
     context = browser.new_context(viewport=PHONE)
     tab = context.new_page()
     log = context.new_cdp_session(tab)
     log.send("Network.enable")
-    kinds, sizes = {}, dict.fromkeys(KINDS.values(), 0.0)
+    kinds, sizes, asked = {}, dict.fromkeys(KINDS.values(), 0.0), []
+    log.on("Network.requestWillBeSent", lambda event: asked.append(event["request"]["url"]))
     log.on("Network.responseReceived", lambda event: kinds.update({event["requestId"]: event["type"]}))
 
     def finished(event):
@@ -148,7 +149,7 @@ def transferred(browser, address, path):
     drawn = (len(gzip.compress(whole, 6)) - len(gzip.compress(DATA.sub(b'""', whole), 6))) / 1000
     sizes["HTML"] -= drawn
     sizes["pictures"] += drawn
-    return sizes
+    return sizes, asked
 
 
 def shows(browser, address):
@@ -195,7 +196,7 @@ def main():
             totals = {}
             for name, html in sites.items():
                 with served(html) as address:
-                    sizes = transferred(browser, f"{address}/book/{page}.html", html / "book" / f"{page}.html")
+                    sizes, _ = transferred(browser, f"{address}/book/{page}.html", html / "book" / f"{page}.html")
                 totals[name] = weight(sizes)
                 row = "".join(f"{sizes[kind]:9.0f}" for kind in KINDS.values())
                 print(f"{page + ', ' + name:24}{row}{totals[name]:18.0f}")

@@ -18,8 +18,13 @@ COUNTING = ("book/instructors",)
 # What pages import, results that they read, and kernels that they compile.
 IMPORTED = ("book/*.py", "book/*.json", "book/cuda_cpp/*.*", "normlab/**/*.py", "normlab/*.toml")
 # A folded cell has its words for a name. A list of sources does not hold what that role asks for, and the role of a
-# source was withdrawn.
-WRONG_ROLES = (' aria-label="Toggle hidden content"', ' role="list"', ' role="doc-biblioentry"')
+# source was withdrawn. A corner of a table that says nothing heads nothing.
+MENDED = {
+    ' aria-label="Toggle hidden content"': "",
+    ' role="list"': "",
+    ' role="doc-biblioentry"': "",
+    '<th class="head"><p></p></th>': "<td></td>",
+}
 
 
 def configure(app, config):
@@ -49,10 +54,10 @@ def execution_cache(root):
 
 
 def mend_roles(app, pagename, templatename, context, doctree):
-    """Take out roles and labels that tell a screen reader something else than what is there."""
+    """Take out what tells a screen reader something else than what is there."""
     if "body" in context:
-        for wrong in WRONG_ROLES:
-            context["body"] = context["body"].replace(wrong, "")
+        for wrong, right in MENDED.items():
+            context["body"] = context["body"].replace(wrong, right)
 
 
 def execute_together(app, env, docnames):

@@ -1,0 +1,141 @@
+"""The site for everybody: axe-core's rules, and the keyboard alone. Narrow screens and enlarged text: test_site."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+
+REPO = Path(__file__).resolve().parent.parent
+TOC = yaml.safe_load((REPO / "_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+ALL = [*PAGES, "search", "genindex", "404"]
+MODES = ("light", "dark")
+
+# Everything unfolded. Most elements of a page are words of code in a dozen colors, and each costs axe as much as a
+# paragraph: of each kind the first is left, the others become plain text.
+UNFOLD = """async () => {
+  document.querySelectorAll("details").forEach((fold) => { fold.hidden = false; fold.open = true; });
+  const seen = new Set();
+  document.querySelectorAll("pre span").forEach((word) => {
+    if (word.childElementCount) return;
+    const kind = word.className + getComputedStyle(word.closest("pre")).backgroundColor;
+    if (seen.has(kind)) word.replaceWith(word.textContent);
+    else seen.add(kind);
+  });
+  // What a fold opens may fade in: half seen, its colors are paler than they will be.
+  await Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => null)));
+}"""
+# What KaTeX draws is hidden from readers aloud, and has the color of the text around it.
+WHERE = {"exclude": [[".katex"]]}
+OPTIONS = {"resultTypes": ["violations"], "iframes": False}
+CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
+
+
+def violations(tab, options):
+    """What axe-core finds on the open page, a sentence for each element."""
+    found = Axe().run(tab, context=WHERE, options=OPTIONS | options).response["violations"]
+    return [
+        f"{rule['id']}: {(node['any'] + node['all'] + node['none'])[0]['message']} {node['html'][:200]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+def looks(thin=4):
+    """(mode, page) for every page: `make test` looks at one in `thin` of them, at others in light than in dark."""
+    for number, mode in enumerate(MODES):
+        for place, page in enumerate(ALL):
+            rest = [] if place % thin == number else [pytest.mark.exhaustive]
+            yield pytest.param(mode, page, marks=rest)
+
+
+@pytest.mark.parametrize(("mode", "page"), [*looks()])
+def test_axe_finds_nothing(browser, site, mode, page):
+    """In the dark, colors alone: all else is the same in both modes."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=mode)
+    tab = context.new_page()
+    tab.goto((site / f"{page}.html").as_uri())
+    tab.evaluate(UNFOLD)
+    found = violations(tab, CONTRAST if mode == "dark" else {})
+    context.close()
+    assert found == []
+
+
+def test_axe_would_find_it(browser, site):
+    """Three faults, put into a page, are found: gray on white, a picture without words, a button without a name."""
+    tab = browser.new_page(color_scheme="light")
+    tab.goto((site / "genindex.html").as_uri())
+    tab.evaluate(
+        """() => {
+          const add = (name, properties) => {
+            const element = Object.assign(document.createElement(name), properties);
+            document.querySelector("article").append(element);
+            return element;
+          };
+          add("p", { textContent: "pale" }).style.color = "#bbb";
+          add("img", { src: "data:," });
+          add("button", {});
+        }"""
+    )
+    found = {sentence.split(":")[0] for sentence in violations(tab, {})}
+    tab.close()
+    assert found == {"color-contrast", "image-alt", "button-name"}
+
+
+# -- The keyboard ----------------------------------------------------------------------------------------------------
+
+# What has the focus, whether a line around it says so, and whether it is on the screen.
+FOCUSED = """() => {
+  const element = document.activeElement;
+  if (element === document.body) return null;
+  const place = element.getBoundingClientRect();
+  return {
+    what: element.outerHTML.slice(0, 120),
+    ring: getComputedStyle(element).outlineStyle !== "none" && parseFloat(getComputedStyle(element).outlineWidth) >= 2,
+    seen: place.width > 0 && place.height > 0 && place.bottom > 0 && place.top < window.innerHeight,
+  };
+}"""
+REACHABLE = """() => [...document.querySelectorAll("a[href], button, input, summary, textarea, select, [tabindex='0']")]
+  .filter((e) => e.tabIndex >= 0 && !e.disabled && e.checkVisibility({ visibilityProperty: true })).length"""
+
+
+@pytest.mark.parametrize(("page", "width"), [("book/puzzle", 1280), ("book/puzzle", 390)])
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser, site, page, width):
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab.goto((site / f"{page}.html").as_uri())
+    tab.evaluate("document.fonts.ready")
+    expected = tab.evaluate(REACHABLE)
+    stops, faults = [], []
+    for _ in range(2 * expected):
+        tab.keyboard.press("Tab")
+        stop = tab.evaluate(FOCUSED)
+        if stop is None:
+            break
+        if not stop["seen"]:
+            # The way past the list of pages slides in.
+            tab.wait_for_timeout(400)
+            stop = tab.evaluate(FOCUSED)
+        stops.append(stop["what"])
+        faults += [stop] if not (stop["ring"] and stop["seen"]) else []
+    tab.close()
+    assert faults == []
+    # Of a group of radio buttons Tab reaches one; the arrows lead to the others.
+    assert len(stops) > 0.7 * expected, (len(stops), expected)
+    assert "skip" in stops[0].lower(), "the first stop is the way past the list of pages"
+
+
+def test_the_list_of_pages_opens_and_closes_by_keyboard_on_a_phone(browser, site):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.goto((site / "book" / "puzzle.html").as_uri())
+    pages = tab.locator("nav.bd-docs-nav, .bd-sidebar-primary").first
+    opener = tab.locator("button.primary-toggle:visible").first
+    opener.focus()
+    tab.keyboard.press("Enter")
+    link = tab.locator(".bd-sidebar-primary a", has_text="Why e?").first
+    link.wait_for(state="visible")
+    assert tab.evaluate("document.activeElement.closest('dialog, .bd-sidebar-primary') !== null"), "focus stays behind"
+    tab.keyboard.press("Escape")
+    link.wait_for(state="hidden")
+    assert pages.count() == 1
+    tab.close()
