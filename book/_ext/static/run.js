@@ -169,8 +169,9 @@
       if (event.shiftKey) run.click();
       else check.click();
     });
-    const keys = make("p", { className: "run-keys", id: `run-keys-${name}`,
-      textContent: "NumPy is there as np. Shift+Enter runs, Ctrl+Enter checks. Tab indents; Escape, then Tab, leaves the editor." });
+    const keys = make("p", { className: "run-keys", id: `run-keys-${name}` }, "NumPy is there as np. ",
+      make("span", { className: "run-shortcuts",
+        textContent: "Shift+Enter runs, Ctrl+Enter checks. Tab indents; Escape, then Tab, leaves the editor." }));
     editor.field.setAttribute("aria-describedby", keys.id);
 
     const progress = status("run-progress");
@@ -199,7 +200,7 @@
           if (!counter) {
             counter = make("span", { className: "run-bytes" });
             counter.setAttribute("aria-hidden", "true");
-            progress.replaceChildren("Loading Python, once ", counter);
+            progress.replaceChildren("Loading Python, once: ", counter);
           }
           counter.textContent = `${mega(bytes)} of ${mega(course.runner.bytes)} MB`;
         }
@@ -336,7 +337,7 @@
           const answer = await fetch(new URL(`solutions/${name}.txt?v=${course.runner.version}`, home));
           if (!answer.ok) throw new Error(String(answer.status));
           const bytes = Uint8Array.from(atob((await answer.text()).trim()), (letter) => letter.charCodeAt(0)).reverse();
-          const pre = make("pre", {}, ...window.normlabEditor.colored(new TextDecoder().decode(bytes).trimEnd()));
+          const pre = make("pre", { tabIndex: 0 }, ...window.normlabEditor.colored(new TextDecoder().decode(bytes).trimEnd()));
           solution.replaceChildren(make("p", { textContent: "One right way among many:" }), make("div", { className: "highlight" }, pre));
         } catch (error) {
           note.textContent = `The solution could not be fetched (${error.message}).`;
@@ -363,7 +364,12 @@
     buttons.setAttribute("role", "group");
     buttons.setAttribute("aria-label", `Code of ${name}`);
     stub.classList.add("run-stub");
-    stub.after(make("div", { className: "run" }, editor.element, buttons, keys, progress, verdict, note, output, solution));
+    stub.after(make("div", { className: "run" }, editor.element, buttons, keys, progress, note, output, verdict, solution));
+    // The other ways to check are in reach, and out of the way.
+    const elsewhere = block.querySelector(":scope > .exercise-check");
+    const fold = make("details", { className: "run-elsewhere" }, make("summary", { textContent: "In a notebook, or from a terminal" }));
+    elsewhere.replaceWith(fold);
+    fold.append(elsewhere);
 
     const exercise = {
       name,
