@@ -17,7 +17,6 @@ import nbformat
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from bs4 import BeautifulSoup
 
 from grading import rebuild
 from normlab import collect
@@ -284,8 +283,10 @@ def test_what_never_ends_is_stopped_and_the_page_stays_alive(browser, server):
     assert desk.run("1 + 1") == "2\n"
 
     # What fills the memory gets Python's own error, and the next run a fresh one.
-    told = desk.run("kept = []\nwhile True:\n    kept.append(np.ones(10**7))")
-    assert "MemoryError" in told
+    hog = "kept = []\nwhile True:\n    kept.append(np.ones(10**7))\n    print(len(kept))"
+    printed, error = desk.run(hog).split("Traceback")
+    assert 5 < len(printed.split()) < 13, "a page may have 1 GB, and an array has 80 MB"
+    assert "MemoryError" in error
     assert desk.run("'alive'") == "'alive'\n"
 
     # A loop that never ends, in the function: the sentence of the notebook, after fewer seconds than there.
@@ -294,7 +295,7 @@ def test_what_never_ends_is_stopped_and_the_page_stays_alive(browser, server):
     late = f"softmax: on {case.kind}, yours does not return within 1 seconds: look for a loop that never ends."
     said = desk.check(f"{hasty}def softmax(x, axis=-1):\n    while x.size:\n        pass\n    return x\n")
     assert said[0] == late
-    assert len(said) == 3
+    assert all("does not return within 1 seconds" in sentence for sentence in said)
 
     # A call of C that never comes back cannot be interrupted: its worker is ended, and the next one answers.
     said = desk.check(f"{hasty}def softmax(x, axis=-1):\n    return sum(iter(int, 1))\n")
@@ -423,8 +424,8 @@ def test_every_numpy_exercise_of_the_course_has_an_editor(site):
     assert course["chapters"] == chapters
     assert course["runner"] is not None, "The site was built without the runner: see what the build says."
     for stem, names in chapters.items():
-        page = BeautifulSoup((site / "book" / f"{stem}.html").read_text(), "html.parser")
-        shown = [block["data-exercise"] for block in page.select("[data-exercise]:not([data-needs])")]
+        blocks = re.findall(r"<[^>]* data-exercise=[^>]*>", (site / "book" / f"{stem}.html").read_text())
+        shown = [re.search(r'data-exercise="(\w+)"', block)[1] for block in blocks if "data-needs" not in block]
         assert shown == names
 
 
