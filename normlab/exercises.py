@@ -368,15 +368,21 @@ def _as_arrays(answer):
     return tuple(np.asarray(part) for part in answer) if isinstance(answer, tuple) else np.asarray(answer)
 
 
+# Where PyTorch is not installed: recorded(exercise, args, kwargs) gives what it answered elsewhere, or None (golden.py).
+recorded = None
+
+
 def truth(exercise, args, kwargs, use_torch=None):
-    """The right answer as a float64 array (a tuple of arrays where the exercise returns one), by PyTorch, or by NumPy
-    where it is not installed (or use_torch is False).
+    """The right answer as a float64 array (a tuple of arrays where the exercise returns one), by PyTorch; where that is
+    not installed, as it was recorded, else by NumPy (as when use_torch is False).
 
     A right answer that is an error is raised.
     """
-    args, kwargs = _resolve(exercise, args, kwargs)
     if use_torch is None:
         use_torch = torch_or_none() is not None
+        if not use_torch and recorded is not None and (known := recorded(exercise, args, kwargs)) is not None:
+            return known
+    args, kwargs = _resolve(exercise, args, kwargs)
     if not use_torch:
         if exercise.numpy_truth is None:
             raise RuntimeError(f"{exercise.name} is an exercise in PyTorch: it needs torch installed")

@@ -209,19 +209,30 @@ def _refuse_forbidden_calls(rules):
     return profile
 
 
+def too_late(seconds):
+    """What a call did that takes longer, as a verb phrase."""
+    return f"does not return within {seconds:g} seconds: look for a loop that never ends"
+
+
+# A context, other_clock(seconds), that raises Stop(too_late(seconds)) in its body: for a place without signals, such as
+# a browser. Whoever runs the checks there may set it.
+other_clock = None
+
+
 @contextlib.contextmanager
 def _time_limit(seconds):
     """Raises Stop in the main thread when time is up, again and again until the candidate gives way. Time is what the
     processor spends on it, so that a right answer passes on a busy machine too, and WAITING times as much on the clock.
-    Elsewhere than in a main thread with Unix signals there is no limit here: the command line then ends the whole
-    process."""
+    Elsewhere than in a main thread with Unix signals the limit is that of `other_clock`, if there is one, or none: the
+    command line then ends the whole process."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
+        with other_clock(seconds) if other_clock else contextlib.nullcontext():
+            yield
         return
 
     def ring(signum, frame):
         if running:
-            raise Stop(f"does not return within {seconds:g} seconds: look for a loop that never ends")
+            raise Stop(too_late(seconds))
 
     running = True
     clocks = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, WAITING * seconds))

@@ -1,6 +1,6 @@
-"""The book's extension: exercises, predictions, explorable pictures, the inventory, pages that ask no other host."""
+"""The book's extension: exercises, predictions, explorable pictures, code that runs, pages that ask no other host."""
 
-from . import blocks, epub, explore, finish, inventory, links, mathematics, notebooks, pages, search, styles
+from . import blocks, epub, explore, finish, inventory, links, mathematics, notebooks, pages, runtime, search, styles
 
 
 def setup(app):
@@ -13,6 +13,8 @@ def setup(app):
     mathematics.setup(app)
     notebooks.setup(app)
     pages.setup(app)
+    runtime.setup(app)
     search.setup(app)
     styles.setup(app)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    # Raised when what the extension keeps of the pages changes: then all are read again.
+    return {"env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}

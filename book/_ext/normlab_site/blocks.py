@@ -9,7 +9,7 @@ from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-from . import elements, source
+from . import elements, runtime, source
 from .elements import element
 
 FOLD = re.compile(r"(<details>|</details>|<summary>.*?</summary>)", re.DOTALL)
@@ -164,8 +164,10 @@ class ExerciseBlock(Block):
             ids=[f"exercise-{name}"],
             classes=["exercise"],
             **{"aria-labelledby": f"exercise-{name}-title"},
+            **runtime.attributes(name, stem, exercise.parts),
         )
         self.note_label(block, exercise)
+        runtime.note(self.env, exercise, stem)
         return [block]
 
     def title(self, exercise):

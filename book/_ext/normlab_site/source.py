@@ -7,18 +7,20 @@ import jupytext
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION.*?^[ \t]*### END SOLUTION", re.DOTALL | re.MULTILINE)
+MARKER = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n?", re.MULTILINE)
 RUBRIC = "**Rubric**"
 HEADING = re.compile(r"\A#+[ \t]+(.+?)[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """What a page shows of one exercise; texts are Markdown, `parts` are (name, points) pairs."""
+    """One exercise; texts are Markdown, `parts` are (name, points) pairs. A page shows all but the `solution`."""
 
     name: str
     title: str
     about: str
     stub: str
+    solution: str
     parts: tuple
     hints: str
     after: str
@@ -92,6 +94,7 @@ def read_exercises(path, stub):
             title=heading[1],
             about=text["about"][name][heading.end() :].strip(),
             stub=without_solution(solution, stub),
+            solution=MARKER.sub("", solution),
             parts=tuple(parts[name]),
             hints=text["hints"][name],
             after=text["after"][name],
