@@ -15,6 +15,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Two processes take one file after another. Where a long one came last, the other process would wait for it.
 LONGEST = (
     "test_attacks",
+    "test_site_runner",
     "test_site",
     "test_hub",
     "test_runner",
