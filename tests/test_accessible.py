@@ -16,19 +16,20 @@ MODES = ("light", "dark")
 # paragraph: of each kind the first is left, the others become plain text.
 UNFOLD = """async () => {
   document.querySelectorAll("details").forEach((fold) => { fold.hidden = false; fold.open = true; });
+  // Looked at first and changed then: asked in between, the browser would lay the page out again for every word.
   const seen = new Set();
-  document.querySelectorAll("pre span").forEach((word) => {
-    if (word.childElementCount) return;
+  const again = [...document.querySelectorAll("pre span")].filter((word) => {
+    if (word.childElementCount) return false;
     const kind = word.className + getComputedStyle(word.closest("pre")).backgroundColor;
-    if (seen.has(kind)) word.replaceWith(word.textContent);
-    else seen.add(kind);
+    return seen.size === seen.add(kind).size;
   });
+  again.forEach((word) => word.replaceWith(word.textContent));
   // What a fold opens may fade in: half seen, its colors are paler than they will be.
   await Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => null)));
 }"""
 # What KaTeX draws is hidden from readers aloud, and has the color of the text around it.
 WHERE = {"exclude": [[".katex"]]}
-OPTIONS = {"resultTypes": ["violations"], "iframes": False}
+OPTIONS = {"resultTypes": ["violations"], "iframes": False, "preload": False}
 CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 
 
