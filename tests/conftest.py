@@ -34,7 +34,7 @@ LONGEST = (
 
 
 # Of each test with many parameters in these files, make test runs every second or third; `make prove` runs the others.
-THINNED = {"test_cpu": 2, "test_cuda": 2, "test_functional": 2, "test_golden": 3, "test_nn": 3}
+THINNED = {"test_attacks": 2, "test_cpu": 2, "test_cuda": 2, "test_functional": 2, "test_golden": 3, "test_nn": 3}
 MANY = 8
 
 
