@@ -171,30 +171,44 @@ COMMIT = """() => document.querySelectorAll(".predict").forEach((block) => {
 
 
 @pytest.fixture(scope="module")
-def tab(site, server, launch):
-    """A tab with all pictures, and what it has asked and complained of."""
+def opened(site, server, launch):
+    """A function: width, height -> a tab of this size with all pictures, and what it has asked and complained of.
+
+    One for each size: Chromium without a screen may cease to draw where a page is made wide and narrow many times.
+    """
     if not (path := screenshots.chromium()):
         pytest.skip("Chromium is not installed. Not checked: the explorable pictures")
-    context = launch(path).new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
-    tab = context.new_page()
-    tab.asked, tab.complaints = [], []
-    tab.on("request", lambda request: tab.asked.append(request.url))
-    tab.on("console", lambda message: tab.complaints.append(message.text) if message.type == "error" else None)
-    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
-    tab.route(f"{server}/book/all.html", lambda route: route.fulfill(body=together(site), content_type="text/html"))
-    tab.goto(f"{server}/book/all.html")
-    yield tab
-    context.close()
+    tabs = {}
+
+    def open_tab(width, height):
+        if (width, height) in tabs:
+            return tabs[width, height]
+        context = launch(path).new_context(color_scheme="light", viewport={"width": width, "height": height})
+        tab = tabs[width, height] = context.new_page()
+        tab.asked, tab.complaints = [], []
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.on("console", lambda message: tab.complaints.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        tab.route(f"{server}/book/all.html", lambda route: route.fulfill(body=together(site), content_type="text/html"))
+        tab.goto(f"{server}/book/all.html")
+        return tab
+
+    yield open_tab
+    for tab in tabs.values():
+        tab.context.close()
 
 
 @pytest.fixture
-def picture(tab):
+def tab(opened):
+    return opened(1280, 900)
+
+
+@pytest.fixture
+def picture(opened):
     """A function: name -> its Picture, in the state in which the page shows it first."""
 
-    def show(name):
-        if tab.viewport_size["width"] != 1280:
-            tab.set_viewport_size({"width": 1280, "height": 900})
-        shown = Picture(tab, name)
+    def show(name, width=1280, height=900):
+        shown = Picture(opened(width, height), name)
         shown.again()
         return shown
 
@@ -600,10 +614,8 @@ TO_ENDS = """([id, end]) => document.querySelectorAll(`#${id} input[type=range]`
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_phone_of_320_pixels_shows_all_of_it(picture, name):
-    shown = picture(name)
+    shown = picture(name, 320, 700)
     tab = shown.tab
-    tab.set_viewport_size({"width": 320, "height": 700})
-    tab.wait_for_timeout(100)
     assert tab.evaluate("document.documentElement.scrollWidth") == 320
     assert tab.evaluate(INSIDE, f"explore-{name}") == []
     assert tab.evaluate(OVERLAPS, f"explore-{name}") == []
