@@ -86,7 +86,7 @@ test: book ## everything that proves the project
 	@# tests/conftest.py, the longest file first: by itself pytest would begin with the file of most tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-prove: $(VENV) ## the long proofs: every answer we know; 1,000 submissions beside stock nbgrader; 20 kills; every combination
+prove: book ## the long proofs: every answer we know; 1,000 submissions beside stock nbgrader; 20 kills; every combination
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m exhaustive
 	@$(BIN)/python -B -m grading.demo --all
 	@$(BIN)/python -B -m grading.parity

@@ -36,8 +36,8 @@ LONGEST = (
 )
 
 
-# Of each test with many parameters in these files, make test runs every second or third; `make prove` runs the others.
-THINNED = {"test_attacks": 2, "test_cpu": 2, "test_cuda": 2, "test_functional": 2, "test_golden": 3, "test_nn": 3}
+# Of each test with many parameters in these files, make test runs every third or fifth; `make prove` runs the others.
+THINNED = {"test_attacks": 3, "test_cpu": 3, "test_cuda": 3, "test_functional": 3, "test_golden": 5, "test_nn": 3}
 MANY = 8
 
 
