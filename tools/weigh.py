@@ -51,12 +51,13 @@ new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
 })).observe({ type: "paint", buffered: true });
 """
 # The stock theme, its scripts and its mathematics, with the course's own directives: the text needs them.
-DIRECTIVES = ("blocks", "elements", "inventory", "source")
+DIRECTIVES = ("blocks", "elements", "explore", "inventory", "runtime", "source", "stills")
 STOCK = """
-from . import blocks, inventory
+from . import blocks, explore, inventory
 
 def setup(app):
     blocks.setup(app)
+    explore.setup(app)
     inventory.setup(app)
 """
 
@@ -112,6 +113,7 @@ def build_stock(folder):
     (package / "__init__.py").write_text(STOCK)
     for name in DIRECTIVES:
         shutil.copy(REPO / "book" / "_ext" / "normlab_site" / f"{name}.py", package)
+    shutil.copy(REPO / "book" / "_ext" / "runner.toml", folder)
     (folder / "_config.yml").write_text(yaml.safe_dump(config))
     command = [
         *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", REPO),

@@ -73,6 +73,8 @@ def finish(page, template, write):
     page = PICTURE.sub(lambda found: picture(found, write), page)
     page = SCRIPT.sub(lambda found: script(found, page), page)
     page = LINK.sub(lambda found: "" if not needed(found[1], page) or 'rel="preload"' in found[1] else found[0], page)
+    # The theme's title for paper, of a page that has none.
+    page = page.replace("<h1></h1>", "")
     if template == "search.html":
         page = page.replace(SEARCH_FIELD, f"{SEARCH_FIELD} autofocus")
     return page.replace(CHARSET, f'{CHARSET}\n    <meta http-equiv="Content-Security-Policy" content="{POLICY}" />', 1)
