@@ -137,6 +137,21 @@ def site(repo):
     return folder
 
 
+@pytest.fixture(scope="session")
+def soup(site):
+    """A function: page -> its parsed HTML; pages are parsed once."""
+    from bs4 import BeautifulSoup  # few tests need it
+
+    parsed = {}
+
+    def parse(page):
+        if page not in parsed:
+            parsed[page] = BeautifulSoup((site / f"{page}.html").read_text(), "html.parser")
+        return parsed[page]
+
+    return parse
+
+
 @pytest.fixture(scope="module")
 def launch():
     """A function: path of Chromium -> a browser, started once."""

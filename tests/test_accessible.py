@@ -1,15 +1,9 @@
 """The site for everybody: axe-core's rules, and the keyboard alone. Narrow screens and enlarged text: test_site."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
+from pages import ALL
 
-REPO = Path(__file__).resolve().parent.parent
-TOC = yaml.safe_load((REPO / "_toc.yml").read_text())
-PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-ALL = [*PAGES, "search", "genindex", "404"]
 MODES = ("light", "dark")
 
 # Everything unfolded. Most elements of a page are words of code in a dozen colors, and each costs axe as much as a

@@ -11,29 +11,13 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-import yaml
 from bs4 import BeautifulSoup
+from pages import CHAPTERS, PAGES, until
 
 from tools import screenshots
 
 REPO = Path(__file__).resolve().parent.parent
-TOC = yaml.safe_load((REPO / "_toc.yml").read_text())
-CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
-PAGES = [TOC["root"], *CHAPTERS]
 PHONE = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="session")
-def soup(site):
-    """A function: page -> its parsed HTML; pages are parsed once."""
-    parsed = {}
-
-    def parse(page):
-        if page not in parsed:
-            parsed[page] = BeautifulSoup((site / f"{page}.html").read_text(), "html.parser")
-        return parsed[page]
-
-    return parse
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +52,7 @@ def test_every_page_of_the_toc_is_there_under_its_title(site, soup, page):
 
 
 def test_the_site_opens_on_the_landing_page(site):
-    assert f"url={TOC['root']}.html" in (site / "index.html").read_text().replace('"', "")
+    assert f"url={PAGES[0]}.html" in (site / "index.html").read_text().replace('"', "")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -426,11 +410,7 @@ def test_a_page_in_a_browser(browser, site, server, scheme, mode, page):
     pictures = tab.locator("figure.picture").count()
     assert [tab.evaluate(SHOWN, name) for name in (mode, other)] == [pictures, 0]
     tab.emulate_media(color_scheme=other)
-    # The page's policy lets nobody evaluate text, so Playwright's own way to wait is closed.
-    waited = 0
-    while tab.evaluate(SHOWN, mode) and waited < 50:
-        tab.wait_for_timeout(100)
-        waited += 1
+    until(tab, lambda: tab.evaluate(SHOWN, mode) == 0)
     assert tab.evaluate(SHOWN, other) == pictures
 
     for width in ENLARGED:

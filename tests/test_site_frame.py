@@ -18,14 +18,11 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from fontTools.ttLib import TTFont
+from pages import ALL, PAGES, until
 
 from tools import weigh
 
 REPO = Path(__file__).resolve().parent.parent
-TOC = yaml.safe_load((REPO / "_toc.yml").read_text())
-CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
-PAGES = [TOC["root"], *CHAPTERS]
-ALL = [*PAGES, "search", "genindex", "404"]
 MODULES = ("finish", "katex", "links", "mathematics", "notebooks", "search", "styles")
 
 
@@ -35,18 +32,6 @@ def ext():
     sys.path.insert(0, str(REPO / "book" / "_ext"))
     yield {name: importlib.import_module(f"normlab_site.{name}") for name in MODULES}
     sys.path.pop(0)
-
-
-@pytest.fixture(scope="session")
-def soup(site):
-    parsed = {}
-
-    def parse(page):
-        if page not in parsed:
-            parsed[page] = BeautifulSoup((site / f"{page}.html").read_text(), "html.parser")
-        return parsed[page]
-
-    return parse
 
 
 def small_book(folder, pages, settings="", builder="html"):
@@ -65,14 +50,6 @@ def small_book(folder, pages, settings="", builder="html"):
     places = (folder / "doctrees", folder, folder / builder)
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-b", builder, "-d", *places]
     return subprocess.run(command, capture_output=True, text=True).stderr
-
-
-def until(tab, true, patience=50):
-    """Wait for `true()`. The pages' policy lets nobody evaluate text, so Playwright's own way to wait is closed."""
-    while not true() and patience:
-        tab.wait_for_timeout(100)
-        patience -= 1
-    assert true()
 
 
 def built(folder, name):

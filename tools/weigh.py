@@ -51,7 +51,7 @@ new PerformanceObserver((list) => list.getEntries().forEach((entry) => {
 })).observe({ type: "paint", buffered: true });
 """
 # The stock theme, its scripts and its mathematics, with the course's own directives: the text needs them.
-DIRECTIVES = ("blocks", "elements", "explore", "inventory", "runtime", "source", "stills")
+DIRECTIVES = ("blocks", "elements", "explore", "inventory", "katex", "runtime", "source", "stills")
 STOCK = """
 from . import blocks, explore, inventory
 

@@ -61,6 +61,11 @@ def home():
     """Where it is kept: in the virtual environment, beside what pip put there, else in the user's cache."""
     if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK):
         return Path(sys.prefix) / "share" / "normlab"
+    return user_cache()
+
+
+def user_cache():
+    """Where a user's builds keep what was fetched."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normlab"
 
 
@@ -69,17 +74,29 @@ def wanted(name):
     return name in ("katex.min.js", "katex.min.css", "LICENSE") or name.endswith(".woff2")
 
 
-def from_wheel():
-    """{name: bytes} out of the wheel, which pip fetches as it fetches everything else."""
-    with tempfile.TemporaryDirectory() as download:
+@contextlib.contextmanager
+def wheel(requirement, seconds):
+    """The wheel of a requirement, open as a zip file; pip fetches it as it fetches everything else.
+
+    Errors: OSError with pip's last words, subprocess.TimeoutExpired, zipfile.BadZipFile.
+    """
+    with tempfile.TemporaryDirectory(prefix="normlab-") as download:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        ran = subprocess.run([*command, "--dest", download, WHEEL], capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(
+            [*command, "--dest", download, requirement], capture_output=True, text=True, timeout=seconds
+        )
         if ran.returncode:
             raise OSError(ran.stderr.strip().splitlines()[-1])
-        with zipfile.ZipFile(next(Path(download).glob("*.whl"))) as wheel:
-            mine = [name for name in wheel.namelist() if name.startswith(WHEEL_FOLDER)]
-            names = {name.removeprefix(WHEEL_FOLDER): name for name in mine}
-            return {short: wheel.read(name) for short, name in names.items() if wanted(short)}
+        with zipfile.ZipFile(next(Path(download).glob("*.whl"))) as files:
+            yield files
+
+
+def from_wheel():
+    """{name: bytes} out of the wheel."""
+    with wheel(WHEEL, seconds=120) as files:
+        mine = [name for name in files.namelist() if name.startswith(WHEEL_FOLDER)]
+        names = {name.removeprefix(WHEEL_FOLDER): name for name in mine}
+        return {short: files.read(name) for short, name in names.items() if wanted(short)}
 
 
 def from_archive():

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from . import notebooks
+from . import notebooks, stills
 
 CARD = "_static/card.png"
 CARD_ALT = "The eight outputs of batch norm on a number line, and the point where they balance, at 0."
@@ -77,7 +77,7 @@ def draw_card(app):
     """The picture of a shared link: the eight numbers and where they balance."""
     from matplotlib.figure import Figure
 
-    printed = (-0.1461, -0.0348, 0.4644, -0.0339, 0.6359, -0.0718, -1.1104, 0.2967)
+    printed = stills.EIGHT
     path = Path(app.outdir) / CARD
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(12, 6.3), dpi=100, facecolor="#14181e")

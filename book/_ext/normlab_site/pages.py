@@ -113,6 +113,8 @@ def reread(app, env, added, changed, removed):
 
 def setup(app):
     app.add_css_file("site.css", priority=900)
+    # Before the scripts that use it.
+    app.add_js_file("dom.js", defer="defer", priority=450)
     for script in ("predict.js", "scroll.js", "inventory.js", "pictures.js"):
         app.add_js_file(script, defer="defer")
     # Late, so that what other extensions set by default does not come after.

@@ -28,6 +28,8 @@ from sphinx.util import logging
 
 from normlab.exercises import EXERCISES
 
+from . import katex
+
 EXT = Path(__file__).parent.parent
 PINS = tomllib.loads((EXT / "runner.toml").read_text(encoding="utf-8"))
 SECONDS = 20.0  # that a host may be silent
@@ -45,8 +47,7 @@ class Nowhere(Exception):
 
 def cache():
     """The folder where files are kept between builds, and between checkouts."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "normlab" / f"pyodide-{PINS['pyodide']}"
+    return katex.user_cache() / f"pyodide-{PINS['pyodide']}"
 
 
 def is_right(name, content):
@@ -75,14 +76,11 @@ def from_release(address):
 
 def from_wheel(requirement):
     """As from_cache, out of a wheel that pip downloads. Errors: Nowhere."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    with tempfile.TemporaryDirectory(prefix="normlab-") as folder:
-        try:
-            subprocess.run([*pip, "--dest", folder, requirement], capture_output=True, check=True, timeout=600)
-            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-                return {name: wheel.read(PINS["wheel_folder"] + name) for name in PINS["sha256"]}
-        except (OSError, subprocess.SubprocessError, StopIteration, KeyError, zipfile.BadZipFile):
-            raise Nowhere("cannot be had from a package index") from None
+    try:
+        with katex.wheel(requirement, seconds=600) as files:
+            return {name: files.read(PINS["wheel_folder"] + name) for name in PINS["sha256"]}
+    except (OSError, subprocess.SubprocessError, KeyError, zipfile.BadZipFile):
+        raise Nowhere("cannot be had from a package index") from None
 
 
 def sources():

@@ -12,11 +12,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const REST = 300; // Milliseconds without a change before the sentence follows: a reader hears one, not thirty.
 
-  function make(tag, properties, ...children) {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  }
+  const { make } = window.normlabDom;
 
   function shape(tag, attributes, ...children) {
     const element = document.createElementNS(SVG, tag);

@@ -10,24 +10,7 @@
   const OPEN = "-";
   const STAGES = ["before", "between", "after", "end"];
 
-  function make(tag, properties, ...children) {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  }
-
-  function button(words, className, action) {
-    const made = make("button", { type: "button", className, textContent: words });
-    made.addEventListener("click", action);
-    return made;
-  }
-
-  function status(className) {
-    const made = make("p", { className });
-    made.setAttribute("role", "status");
-    made.setAttribute("aria-live", "polite");
-    return made;
-  }
+  const { make, button, status } = window.normlabDom;
 
   /* ---- The questions, as they stand in the page ---- */
 
@@ -105,7 +88,7 @@
   const panel = make("div", { className: "inventory-panel" }, title, report, again);
 
   const progress = make("p", { className: "inventory-progress" });
-  const warning = status("inventory-warning");
+  const warning = status("p", "inventory-warning");
   const finish = button("Finish", "inventory-finish", () => {
     const open = numbers((index) => state[state.stage][index] === OPEN);
     if (open.length && !warning.textContent) {
@@ -120,7 +103,7 @@
   });
   const bar = make("div", { className: "inventory-bar" }, progress, warning, finish);
 
-  const said = status("inventory-said");
+  const said = status("p", "inventory-said");
   const asText = make("p", { className: "inventory-text" });
   const download = button("Save them as a file", "inventory-quiet", () => {
     const file = new Blob([`${JSON.stringify(state, null, 2)}\n`], { type: "application/json" });

@@ -15,11 +15,7 @@
     } catch { /* Where storage is refused, a prediction lasts as long as the page. */ }
   }
 
-  function make(tag, properties, ...children) {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  }
+  const { make, status } = window.normlabDom;
 
   /* The cells that stand right below a prediction are its measurement: they show the answer too. So does text that a page
      has marked as `measured`, where it stands among or right below them. */
@@ -42,9 +38,7 @@
     const legend = make("legend", { className: "predict-question" }, ...question.childNodes);
     const commit = make("button", { type: "button", className: "predict-commit", textContent: "Commit" });
     const again = make("button", { type: "button", className: "predict-again", textContent: "Predict again" });
-    const result = make("p", { className: "predict-result" });
-    result.setAttribute("role", "status");
-    result.setAttribute("aria-live", "polite");
+    const result = status("p", "predict-result");
 
     const radios = items.map((item, index) => {
       const radio = make("input", { type: "radio", name: block.id, value: String(index) });

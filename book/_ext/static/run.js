@@ -12,24 +12,7 @@
   const GRACE = 3; // seconds that Python has to stop by itself, before its worker is ended
   const LARGE = 512 << 20; // a worker that has grown to this is replaced: memory does not shrink
 
-  function make(tag, properties, ...children) {
-    const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children);
-    return element;
-  }
-
-  function button(words, className, action) {
-    const made = make("button", { type: "button", className, textContent: words });
-    made.addEventListener("click", action);
-    return made;
-  }
-
-  function status(className) {
-    const made = make("div", { className });
-    made.setAttribute("role", "status");
-    made.setAttribute("aria-live", "polite");
-    return made;
-  }
+  const { make, button, status } = window.normlabDom;
 
   /* A button that asks once more where `asks()` says what would be lost. */
   function careful(words, className, asks, action) {
@@ -174,12 +157,12 @@
         textContent: "Shift+Enter runs, Ctrl+Enter checks. Tab indents; Escape, then Tab, leaves the editor." }));
     editor.field.setAttribute("aria-describedby", keys.id);
 
-    const progress = status("run-progress");
-    const verdict = status("run-verdict");
+    const progress = status("div", "run-progress");
+    const verdict = status("div", "run-verdict");
     const output = make("pre", { className: "run-output", tabIndex: 0, hidden: true });
     output.setAttribute("aria-label", "Output");
     output.setAttribute("role", "region");
-    const note = status("run-note");
+    const note = status("div", "run-note");
     const solution = make("div", { className: "run-solution", hidden: true, tabIndex: -1 });
     const badge = make("span", { className: "run-badge", hidden: true, textContent: "Solved" });
     block.querySelector(".exercise-head").append(badge);
@@ -432,7 +415,7 @@
   }
 
   function tools(address) {
-    const said = status("run-note");
+    const said = status("div", "run-note");
     const chooser = make("input", { type: "file", accept: ".ipynb,application/json", hidden: true });
     let pending = null;
 
