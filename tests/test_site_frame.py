@@ -189,6 +189,42 @@ def test_a_page_is_light_and_asks_no_other_host(browser, site, gzipped, page):
     assert weigh.weight(sizes) <= LIMIT, sizes
 
 
+SKIPPED = """[...document.querySelectorAll(".bd-article > section > section")]
+    .filter((section) => getComputedStyle(section).contentVisibility !== "visible").length"""
+# Whether a page leaves its sections for later, asked when its text is there and before its last script runs.
+LATER = f"""
+document.addEventListener("DOMContentLoaded", () => {{ window.later = {SKIPPED}; }});
+window.moved = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => {{ window.moved += entry.value; }}))
+  .observe({{ type: "layout-shift", buffered: true }});
+"""
+
+
+def test_the_top_of_a_page_does_not_wait_for_the_rest(browser, site):
+    """Opened at its top, a page lays out its sections afterwards and nothing moves; opened elsewhere, all at once."""
+    tab = browser.new_page(viewport=weigh.PHONE)
+    tab.add_init_script(LATER)
+    page = (site / "book" / "softmax.html").as_uri()
+    tab.goto(page)
+    sections = tab.locator(".bd-article > section > section")
+    assert tab.evaluate("window.later") == sections.count() > 3
+    until(tab, lambda: tab.evaluate(SKIPPED) == 0)
+    assert tab.evaluate("window.moved") < 0.01
+    last = sections.last.get_attribute("id")
+
+    tab.evaluate("window.scrollTo(0, 5000)")
+    there = tab.evaluate("window.scrollY")
+    tab.reload()
+    assert tab.evaluate("window.later") == 0
+    until(tab, lambda: abs(tab.evaluate("window.scrollY") - there) < 3)
+
+    tab.goto("about:blank")
+    tab.goto(f"{page}#{last}")
+    assert tab.evaluate("window.later") == 0
+    until(tab, lambda: 0 < sections.last.bounding_box()["y"] < weigh.PHONE["height"] / 2)
+    tab.close()
+
+
 def test_a_violation_would_be_seen(browser, tmp_path, ext):
     """Where a page breaks the policy the console says so, and test_site listens to it on every page."""
     page = f"<html><head>{ext['finish'].CHARSET}</head><body><script>window.ran = true;</script></body></html>"

@@ -58,7 +58,7 @@ NEVER = ("fontawesome.js", "bootstrap.js")
 SCRIPT = re.compile(r"[ \t]*<script\b([^>]*)>(.*?)</script>\n?", re.DOTALL)
 LINK = re.compile(r"[ \t]*<link\b([^>]*)/?>\n?")
 ADDRESS = re.compile(r'(?:src|href)="([^"?#]*/)?([^"/?#]+)')
-# The theme's inline scripts: its mode, which mode.js chooses without a flash of the other; options that nothing on
+# The theme's inline scripts: its mode, which early.js chooses without a flash of the other; options that nothing on
 # these pages asks for; and the cursor, which stands in the search field without a script.
 INLINE = ("dataset.mode = localStorage", "DOCUMENTATION_OPTIONS.", "Set focus on search field")
 SEARCH_FIELD = '<input type="search"'
@@ -88,11 +88,11 @@ def needed(attributes, page):
 
 
 def script(found, page):
-    """A script that the page needs, run after the page is drawn; mode.js alone comes before."""
+    """A script that the page needs, run after the page is drawn; early.js alone comes before."""
     attributes, text = found[1], found[2]
     if not needed(attributes, page) or any(words in attributes + text for words in INLINE):
         return ""
-    if "src=" in attributes and "mode.js" not in attributes and not re.search(r"\b(defer|async)\b", attributes):
+    if "src=" in attributes and "early.js" not in attributes and not re.search(r"\b(defer|async)\b", attributes):
         return f"    <script defer{attributes}></script>\n"
     return found[0]
 
