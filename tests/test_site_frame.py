@@ -274,6 +274,13 @@ def test_rules_that_nothing_asks_for_are_dropped(ext):
     )
 
 
+def test_no_sheet_of_a_page_waits_for_another(site, soup):
+    for page in ALL:
+        for link in soup(page).select('link[rel="stylesheet"]'):
+            sheet = (site / page).parent / urlsplit(link["href"]).path
+            assert "@import" not in sheet.read_text(encoding="utf-8"), (page, sheet)
+
+
 def test_every_icon_of_a_page_is_in_the_font_that_is_left(site, soup):
     sheet = (site / "_static" / "styles" / "pydata-sphinx-theme.css").read_text()
     fonts = [TTFont(path) for path in (site / "_static" / "vendor" / "fontawesome" / "webfonts").glob("*.woff2")]

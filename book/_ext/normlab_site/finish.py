@@ -61,6 +61,8 @@ ADDRESS = re.compile(r'(?:src|href)="([^"?#]*/)?([^"/?#]+)')
 # The theme's inline scripts: its mode, which early.js chooses without a flash of the other; options that nothing on
 # these pages asks for; and the cursor, which stands in the search field without a script.
 INLINE = ("dataset.mode = localStorage", "DOCUMENTATION_OPTIONS.", "Set focus on search field")
+# The theme's first sheet only asks for the second, which would come later by one way to the server and back.
+ASKS, ASKED = "_static/styles/theme.css", "_static/basic.css"
 SEARCH_FIELD = '<input type="search"'
 PICTURE = re.compile(r'<img\b([^>]*?)\ssrc="data:image/(svg\+xml|png|jpeg);base64,([^"]+)"([^>]*)>')
 SIZE = re.compile(r'<svg\b[^>]*?\swidth="([\d.]+)pt"[^>]*?\sheight="([\d.]+)pt"|'
@@ -73,6 +75,7 @@ def finish(page, template, write):
     page = PICTURE.sub(lambda found: picture(found, write), page)
     page = SCRIPT.sub(lambda found: script(found, page), page)
     page = LINK.sub(lambda found: "" if not needed(found[1], page) or 'rel="preload"' in found[1] else found[0], page)
+    page = page.replace(ASKS, ASKED)
     # The theme's title for paper, of a page that has none.
     page = page.replace("<h1></h1>", "")
     if template == "search.html":
