@@ -22,6 +22,10 @@ SHEETS = (
     "styles/sphinx-book-theme.css",
 )
 ICON_FONTS = "vendor/fontawesome/webfonts"
+# "All that follow their heading": the browser asks it of every word of a formula and walks back through all before it,
+# which is half of its work on styles. With the heading first among its parent's children it is "all but the heading".
+AFTER_TITLE = re.compile(r"(\.admonition\S*) p\.admonition-title ?~ ?\*")
+AFTER_SUMMARY = re.compile(r"(details\S*) ?> ?summary ?~ ?\*")
 # What a selector excludes, or offers beside something else, is not what it asks for.
 ASIDE = re.compile(r":(?:not|is|where|has)\((?:[^()]|\([^()]*\))*\)")
 ASKED = re.compile(r"[.#](-?[A-Za-z_](?:[\w-]|\\.)*)")
@@ -46,6 +50,13 @@ def names(site):
     return found
 
 
+def quick(selector):
+    """A selector that chooses the same on these pages, sooner."""
+    # A folded cell is an admonition, too, but its title stands in the summary.
+    selector = AFTER_TITLE.sub(r"\1:where(:not(details)) > :not(p.admonition-title)", selector)
+    return AFTER_SUMMARY.sub(r"\1 > :not(summary)", selector)
+
+
 def used(selector, known):
     """Whether the site has all that this one selector asks for."""
     return all(name.replace("\\", "") in known for name in ASKED.findall(ASIDE.sub("", selector)))
@@ -67,7 +78,7 @@ def thin(rules, known):
     kept = []
     for rule in rules:
         if rule.type == "qualified-rule":
-            mine = [selector for selector in selectors(rule.prelude) if used(selector, known)]
+            mine = [quick(selector) for selector in selectors(rule.prelude) if used(selector, known)]
             if mine:
                 kept.append(f"{','.join(mine)}{{{tinycss2.serialize(rule.content)}}}")
         elif rule.type == "at-rule" and rule.lower_at_keyword in WITH_RULES and rule.content is not None:
