@@ -416,6 +416,18 @@ def test_unusual_right_answers_keep_their_points(name, warm):
     assert graded.points("softmax") == harness.MOST, graded.said()
 
 
+def test_who_only_imports_pytorch_is_judged_once(limits):
+    """An import is no use: no sandbox with PyTorch is started for an answer in NumPy, which takes seconds."""
+    released, sandboxes = harness.release(exercises=["softmax"]), bridge.Sandboxes()
+    answer = f"import torch\nfrom torch import nn\n{harness.honest('softmax')['softmax']}"
+    try:
+        graded = harness.grade(released, harness.filled(released, {"softmax": answer}), sandboxes)
+        assert {policy.kind for policy in sandboxes.warm} == {"numpy"}
+    finally:
+        sandboxes.close()
+    assert graded.points("softmax") == harness.MOST, graded.said()
+
+
 # ---- through nbgrader itself -----------------------------------------------------------------------------------------
 
 

@@ -172,6 +172,7 @@ class Learner:
         module = importlib.import_module(package)
         rules = guard.Rules(**rules)
         candidate = self.shell.user_ns.get(name) if self.shell else None
+        hide_absent()
         gc.collect(0)
         outcome = guard.watch(candidate, getattr(module, function), args, kwargs, rules)
         return {
@@ -213,6 +214,15 @@ def used_absent():
 def forget_absent():
     if "absent" in sys.modules:
         sys.modules["absent"].used = False
+
+
+def hide_absent():
+    """Takes packages that are only named out of what is imported. The guard looks there for PyTorch, and its own look
+    would count as a use: an answer in NumPy would be judged once more, beside PyTorch, for an import that it never
+    uses. Code that does use one has it at hand, or imports it again."""
+    kind = getattr(sys.modules.get("absent"), "kind", None)
+    for name in [name for name, module in list(sys.modules.items()) if type(module) is kind]:
+        del sys.modules[name]
 
 
 def _type(value):

@@ -91,7 +91,7 @@ class AbsentFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def make_absent(names):
     """Packages of these names can be imported, and not used."""
     sys.modules["absent"] = types.ModuleType("absent")
-    sys.modules["absent"].used = False
+    sys.modules["absent"].used, sys.modules["absent"].kind = False, Absent
     sys.meta_path.insert(0, AbsentFinder(names))
 
 
