@@ -15,6 +15,11 @@ OPTIONS ?=
 BIN := .venv/bin
 VENV := .venv/complete
 
+# Hundreds of processes import the same modules: compiled once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+# Where several processes share the cores, a thread that waits must not keep one busy.
+book epub test prove: export OMP_WAIT_POLICY := passive
+
 # Tools that others call by name (nbgrader calls alembic) come from .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

@@ -1,5 +1,6 @@
 """What all tests share: the rule about skips, the checkout, and tools of the system."""
 
+import gc
 import http.server
 import os
 import shutil
@@ -146,7 +147,10 @@ def soup(site):
 
     def parse(page):
         if page not in parsed:
+            # The collector would go through the growing tree again and again, which takes as long as parsing.
+            gc.disable()
             parsed[page] = BeautifulSoup((site / f"{page}.html").read_text(), "html.parser")
+            gc.enable()
         return parsed[page]
 
     return parse
