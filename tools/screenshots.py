@@ -24,6 +24,8 @@ FLAGS = [
 ]
 # Formulas change their width when their fonts arrive. Pictures load when they come near: here all are wanted.
 SETTLED = """async () => {
+  // early.js has the rest of the page laid out after its top.
+  while (document.documentElement.classList.contains("opening")) await new Promise(requestAnimationFrame);
   const pictures = [...document.images].filter((picture) => picture.checkVisibility());
   pictures.forEach((picture) => { picture.loading = "eager"; });
   await Promise.all(pictures.map((picture) => picture.decode()));

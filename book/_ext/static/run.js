@@ -34,6 +34,7 @@
   const python = {
     worker: null,
     ready: false,
+    compiled: undefined, // Python's WebAssembly.Module, once a worker has it
     job: null, // {task, handlers}
     late: null,
     sentence: null,
@@ -50,10 +51,11 @@
         event.preventDefault();
         hear({ say: "failed", during: "start", why: event.message || "the worker could not be started" });
       });
-      this.worker.postMessage({ do: "start", version: course.runner.version, python: course.runner.python });
+      const { version, python } = course.runner;
+      this.worker.postMessage({ do: "start", version, python, compiled: this.compiled });
     },
 
-    /* Ends the worker. The next one starts at once: its files are in the browser's cache. */
+    /* Ends the worker. The next one starts at once, with what is compiled; the other files are in the browser's cache. */
     end(again = true) {
       window.clearTimeout(this.late);
       this.worker?.terminate();
@@ -101,6 +103,7 @@
     hear(data) {
       const handlers = this.job?.handlers;
       if (data.say === "bytes") handlers?.loading?.(data.loaded);
+      if (data.say === "compiled") this.compiled = data.module;
       if (data.say === "starting") handlers?.loading?.(null);
       if (data.say === "ready") {
         this.ready = true;

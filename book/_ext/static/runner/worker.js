@@ -1,5 +1,5 @@
 /* Python beside the page: it may run for ever or fill its memory, and the page ends it.
-   In: {do: "start", version, python}, {do: "run", text}, {do: "check", text, exercise, parts}. Out: {say: ..., ...}. */
+   In: {do: "start", version, python, compiled}, {do: "run", text}, {do: "check", text, exercise, parts}. Out: {say: ..., ...}. */
 "use strict";
 
 /* Memory that has grown does not shrink, and a phone has little: past this, allocating fails as Python knows it. */
@@ -18,12 +18,25 @@ function say(what, more) {
   self.postMessage({ say: what, ...more });
 }
 
+/* What an earlier worker of the page compiled is used again; the first sends it to the page. Compiled from its bytes: a
+   stream would have to come with the right type, which not every server knows. */
+let compiled;
+WebAssembly.instantiateStreaming = async (coming, imports) => {
+  const answer = await coming;
+  if (!compiled) {
+    compiled = await WebAssembly.compile(await answer.arrayBuffer());
+    say("compiled", { module: compiled });
+  }
+  return { module: compiled, instance: await WebAssembly.instantiate(compiled, imports) };
+};
+
 /* fetch, with the bytes counted as they come. The page's own version stands in each address, so that after a new build
    nothing of the old one is taken from a cache. */
 const plainFetch = self.fetch.bind(self);
 let loaded = 0;
 self.fetch = async (address, options) => {
   const url = new URL(address, home);
+  if (compiled && url.pathname.endsWith(".wasm")) return new Response();
   url.searchParams.set("v", version);
   try {
     const answer = await plainFetch(url, options);
@@ -77,7 +90,7 @@ function answer(result) {
 
 const tasks = {
   async start(message) {
-    version = message.version;
+    ({ version, compiled } = message);
     await start(message.python);
   },
   run(message) {
