@@ -117,7 +117,8 @@ class Cluster:
         while True:
             self._let_go()
             try:
-                self.client = distributed.Client(self.address or self.local, timeout=10, set_as_default=False)
+                wait = min(10.0, max(1.0, self.patience))
+                self.client = distributed.Client(self.address or self.local, timeout=wait, set_as_default=False)
                 self.client.wait_for_workers(1, timeout=20)
                 self.count = self.counted = 0
                 return
@@ -182,16 +183,22 @@ def _warm():
 
 class Interrupt:
     """Ctrl-C, while this lasts: KeyboardInterrupt at once, and where Python swallows that, as in a callback of its
-    garbage collection, from the next `check`."""
+    garbage collection, from the next `check`, without the traceback that Python prints there."""
 
     asked = False
 
     def __enter__(self):
         self.before = signal.signal(signal.SIGINT, self._ask)
+        self.told, sys.unraisablehook = sys.unraisablehook, self._swallowed
         return self
 
     def __exit__(self, *_):
+        sys.unraisablehook = self.told
         signal.signal(signal.SIGINT, self.before)
+
+    def _swallowed(self, what):
+        if what.exc_type is not KeyboardInterrupt:
+            self.told(what)
 
     def _ask(self, signum, frame):
         self.asked = True

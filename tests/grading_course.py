@@ -3,12 +3,17 @@
 PyTorch is out of reach there: NumPy's truths give the same verdicts, and nobody waits for its import.
 """
 
+import atexit
+import functools
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from grading import course, demo
@@ -23,8 +28,21 @@ OVERFLOWS = ANSWERS["softmax"].code
 DESERVE = {RIGHT: 20.0, OVERFLOWS: 15.0, "": 0.0}
 
 
-def make(folder, *nbgrader):
-    """Release `tiny` in an empty folder; further arguments are nbgrader's, such as --db."""
+# nbgrader and Dask take seconds to import. A process of its own imports them once, and each command is forked from it.
+_PREPARED = multiprocessing.get_context("forkserver")
+_PREPARED.set_forkserver_preload(["nbgrader.apps", "grading.record", "distributed"])
+
+
+def make(folder):
+    """Release `tiny` in an empty folder."""
+    shutil.copytree(_made(), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _made():
+    """A released course, made once in a process of tests."""
+    folder = Path(tempfile.mkdtemp(prefix="normlab-tiny-")).resolve()
+    atexit.register(shutil.rmtree, folder)
     course.make(folder, ["softmax"])
     notebook = demo.read_notebook(folder / "solutions" / "softmax" / "softmax.ipynb")
     shutil.rmtree(folder / "solutions" / "softmax")
@@ -33,10 +51,17 @@ def make(folder, *nbgrader):
     notebook["cells"] = cells
     (folder / "solutions" / STEM).mkdir()
     (folder / "solutions" / STEM / f"{STEM}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    without_torch(folder)
+    done = nbgrader(folder, "generate_assignment", STEM)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def without_torch(folder):
+    """A folder below this one that, on PYTHONPATH, keeps PyTorch out of reach."""
     (folder / "absent").mkdir()
     (folder / "absent" / "torch.py").write_text("raise ImportError('out of reach')\n", encoding="utf-8")
-    done = python(folder, "-m", "nbgrader", "generate_assignment", STEM, *nbgrader)
-    assert done.returncode == 0, done.stderr
+    return folder / "absent"
 
 
 def environment(folder, **more):
@@ -45,11 +70,10 @@ def environment(folder, **more):
 
 
 def python(folder, *arguments, **options):
-    more = options.pop("env", {})
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment(folder, **more),
+        env=environment(folder),
         capture_output=True,
         text=True,
         timeout=300,
@@ -57,8 +81,39 @@ def python(folder, *arguments, **options):
     )
 
 
-def grade(folder, *arguments, **options):
-    return python(folder, "-m", "grading", STEM, *arguments, **options)
+def nbgrader(folder, *arguments):
+    return _prepared(folder, "nbgrader", arguments)
+
+
+def grade(folder, *arguments, env=None, **options):
+    """python -m grading tiny; with options, which are subprocess's, in a Python that starts anew."""
+    if options:
+        return python(folder, "-m", "grading", STEM, *arguments, **options)
+    return _prepared(folder, "grading", (STEM, *arguments), **(env or {}))
+
+
+def _prepared(folder, module, arguments, **more):
+    """python -m MODULE, forked from a process that has imported what takes long; as subprocess.run tells of it."""
+    with tempfile.TemporaryDirectory() as said:
+        files = [Path(said, name) for name in ("out", "err")]
+        process = _PREPARED.Process(
+            target=_become, args=(folder, module, arguments, environment(folder, **more), files)
+        )
+        process.start()
+        process.join(300)
+        assert process.exitcode is not None, "it does not end"
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(file.read_text() for file in files))
+
+
+def _become(folder, module, arguments, variables, files):
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[:0] = variables["PYTHONPATH"].split(os.pathsep)
+    for descriptor, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def start(folder, *arguments, command=("-m", "grading", STEM), **more):
