@@ -168,7 +168,7 @@
       { words: "+1 round", act: add(1), off: enough },
       { words: "+100 rounds", act: add(100), off: enough },
       { words: "+10,000 rounds", act: add(10_000), off: enough },
-      { words: "Back to none", act: () => ({ rounds: 0 }), off: ({ rounds }) => !rounds },
+      { words: "Back to 0 rounds", act: () => ({ rounds: 0 }), off: ({ rounds }) => !rounds },
     ],
     seed: `generator mulberry32, seed ${SEED}`,
     compute,
