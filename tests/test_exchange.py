@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from grading_course import without_torch
 
 from grading import best, course, dates, demo, export
 from grading.here import Unready
@@ -67,6 +68,12 @@ def learners_command(home, zone, *arguments):
         time.tzset()
 
 
+def enter(folder, variables):
+    """As course._enter, in a process whose path was set before."""
+    course._enter(folder, variables)
+    sys.path[:0] = variables["PYTHONPATH"].split(os.pathsep)
+
+
 class Day:
     """Folders of a course, an exchange and some students below `folder`, and nbgrader's commands run in them."""
 
@@ -76,6 +83,7 @@ class Day:
         self.exchange.mkdir()
         self.exchange.chmod(0o777)
         course.make(self.course, [STEM])
+        self.shorten(self.course / "solutions" / STEM / f"{STEM}.ipynb")
         with open(self.course / "nbgrader_config.py", "a") as file:
             file.write(
                 f"c.Exchange.root = {str(self.exchange)!r}\n"
@@ -85,7 +93,16 @@ class Day:
             )
         # A fork would inherit that warnings are errors here; nbgrader warns.
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, context, course._enter, (str(self.course), course.environment(self.course)))
+        variables = course.environment(self.course)
+        variables["PYTHONPATH"] += os.pathsep + str(without_torch(self.course))
+        self.pool = ProcessPoolExecutor(1, context, enter, (str(self.course), variables))
+
+    def shorten(self, path):
+        """Leave out of a notebook what takes PyTorch, which takes seconds to import: nobody here answers it."""
+        notebook = json.loads(path.read_text())
+        left_out = ("scale", "old_output", "old_output-values", "old_output-numerics", "old_output-edges")
+        kept = [cell for cell in notebook["cells"] if not cell["id"].endswith(left_out)]
+        path.write_text(json.dumps(notebook | {"cells": kept}))
 
     def teach(self, *arguments):
         """One command of the instructor; fails the test if it fails."""
@@ -449,27 +466,36 @@ def test_what_lateness_costs(seconds, options, lost):
     assert percent(seconds, **settings) == lost
 
 
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A course folder with a gradebook: one assignment that is due, one submission two hours late, 10 of 20 points."""
-    (tmp_path / "nbgrader_config.py").write_text(
+@pytest.fixture(scope="module")
+def booked(tmp_path_factory):
+    """A course folder with a gradebook, to copy: nbgrader takes seconds to make one."""
+    folder = tmp_path_factory.mktemp("booked")
+    (folder / "nbgrader_config.py").write_text(
         'c = get_config()\nc.AssignLatePenalties.plugin_class = "grading.late.LatePenalty"\n'
         "c.LatePenalty.per_day = 20\n"
     )
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        warnings.simplefilter("ignore")  # nbgrader's own way with SQLAlchemy
+        with Gradebook(f"sqlite:///{folder / 'gradebook.db'}", "") as book:
+            book.add_assignment("softmax", duedate=datetime(2026, 12, 1, 17))
+            book.add_notebook("softmax", "softmax")
+            book.add_grade_cell("check", "softmax", "softmax", max_score=20, cell_type="code")
+            book.add_student("ada")
+            book.add_student("ben")
+            submission = book.add_submission("softmax", "ada")
+            submission.timestamp = datetime(2026, 12, 1, 19)
+            book.find_grade("check", "softmax", "softmax", "ada").auto_score = 10
+            book.db.commit()
+    return folder
+
+
+@pytest.fixture
+def small(booked, tmp_path, monkeypatch):
+    """A course folder with a gradebook: one assignment that is due, one submission two hours late, 10 of 20 points."""
+    shutil.copytree(booked, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "none"))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    with warnings.catch_warnings(), Gradebook("sqlite:///gradebook.db", "") as book:
-        warnings.simplefilter("ignore")  # nbgrader's own way with SQLAlchemy
-        book.add_assignment("softmax", duedate=datetime(2026, 12, 1, 17))
-        book.add_notebook("softmax", "softmax")
-        book.add_grade_cell("check", "softmax", "softmax", max_score=20, cell_type="code")
-        book.add_student("ada")
-        book.add_student("ben")
-        submission = book.add_submission("softmax", "ada")
-        submission.timestamp = datetime(2026, 12, 1, 19)
-        book.find_grade("check", "softmax", "softmax", "ada").auto_score = 10
-        book.db.commit()
     return tmp_path
 
 
