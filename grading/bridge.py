@@ -206,7 +206,7 @@ class Learner:
         self.used = 0.0
         self.shown = {}  # what the learner's cells put out, by their numbers
         self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)]
-        self.left_out = {}  # name -> why the statement that defines it is not plain
+        self.why_not = []  # of each cell {name: why the statement that defines it is not plain, or None}
         self.needed = [own[i] or _needed(cells, own, i) for i in range(len(cells))]
 
     @functools.cached_property
@@ -214,9 +214,9 @@ class Learner:
         """The cells with their plain statements alone."""
         modules, kept = {}, []
         for source, own in zip(self.cells, self.own, strict=True):
+            self.why_not.append({})
             if own:
-                source, left = plain.plain(source, modules)
-                self.left_out |= left
+                source, self.why_not[-1] = plain.plain(source, modules)
             else:
                 modules |= plain.imported(source)
             kept.append(source)
@@ -308,16 +308,23 @@ class Learner:
             answer = self.ask(wanted, process, {"do": "look", "name": name}, CELL_SECONDS)
         except Ended as ended:
             return Remote(self, name, None, upto, str(ended))
+        if answer.get("missing") and wanted.kind == "numpy" and process.wants_torch:
+            self.with_torch.add(exercise.name)
+            return self.look(name, upto, exercise)
+        if wanted.plain and (why := self._left_out(name, upto)):
+            return Remote(self, name, None, upto, f"{why}: {PLAIN}")
         if answer.get("missing"):
-            if wanted.kind == "numpy" and process.wants_torch:
-                self.with_torch.add(exercise.name)
-                return self.look(name, upto, exercise)
-            if wanted.plain and name in self.left_out:
-                return Remote(self, name, None, upto, f"{self.left_out[name]}: {PLAIN}")
             return Missing
         if answer.get("callable"):
             return Remote(self, name, answer.get("signature"), upto)
         return answer.get("value")
+
+    def _left_out(self, name, upto):
+        """Why the statement before cell number `upto` that defines a name last is not plain; None if it is."""
+        for why_not in reversed(self.why_not[:upto]):
+            if name in why_not:
+                return why_not[name]
+        return None
 
     def _policy(self, exercise):
         return policy(exercise, exercise.name in self.with_torch)

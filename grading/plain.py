@@ -182,8 +182,25 @@ def imported(source):
     return found
 
 
+def _bound(statement):
+    """Names that a statement gives a value where it stands, and not inside of functions and classes."""
+    found, waiting = set(), [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
 def plain(source, modules):
-    """(the plain statements of a cell, as source; {name: why a statement that defines it was left out}).
+    """(the plain statements of a cell, as source; {name: why the statement that gives it its value was left out, or
+    None if that is plain: of several the last}).
 
     `modules`: the modules that names stand for; those of this cell are added.
     """
@@ -196,18 +213,20 @@ def plain(source, modules):
         tree = ast.parse(with_calls)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return source, {}  # it does not run either
-    kept, left, all_plain = [], {}, True
+    kept, why_not, all_plain = [], {}, True
     for node in tree.body:
         known = dict(modules)
         try:
             _Reader(known).visit(node)
+            names, reason = _bound(node), None
         except NotPlain as why:
-            all_plain = False
-            left |= dict.fromkeys(names_stored(ast.unparse(node)), str(why))
+            names, reason = _bound(node), str(why)
         except RecursionError:
-            all_plain = False
-            left |= dict.fromkeys(names_stored(source), "is nested too deeply")
-        else:
+            names, reason = names_stored(source), "is nested too deeply"
+        why_not |= dict.fromkeys(names, reason)
+        if reason is None:
             modules.update(known)
             kept.append(node)
-    return (source if all_plain else "\n\n".join(ast.unparse(node) for node in kept)), left
+        else:
+            all_plain = False
+    return (source if all_plain else "\n\n".join(ast.unparse(node) for node in kept)), why_not

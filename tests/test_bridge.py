@@ -335,6 +335,16 @@ def test_text_that_is_no_signature_is_not_run(learner):
     assert process.ask({"do": "look", "name": "said"}, 10)["value"] == "this is no signature"
 
 
+def test_the_last_definition_is_judged(learner):
+    """A right one does not stand in for one that is left out, and one that is left out does not hide a right one."""
+    right, other = f"import numba\n{ROWS}", "softmax_rows = getattr(np, 'exp')"
+    sentence, _ = refusal(remote(learner(right, other), "softmax_rows", "softmax_rows"), "softmax_rows")
+    assert "uses getattr" in sentence
+    local = "def draw():\n    softmax_rows = getattr(np, 'exp')"
+    for cells in ((other, right), (right, local)):
+        check(remote(learner(*cells), "softmax_rows", "softmax_rows"), "softmax_rows", part="values")
+
+
 def test_what_is_not_plain_costs_nothing_beside_a_right_answer(learner):
     cell = "import numba\nimport matplotlib.pyplot as plt\n%timeit -n 1 -r 1 1\nprint(open('/dev/null').read())\n"
     check(remote(learner(cell + ROWS), "softmax_rows", "softmax_rows"), "softmax_rows", part="values")

@@ -16,8 +16,8 @@ MEASURED = [name for name, exercise in EXERCISES.items() if exercise.drive.__mod
 def test_right_styles_are_plain(name, repo):
     path = repo / "tests" / "styles" / f"{name}.py"
     source = path.read_text()
-    kept, left = plain(source, {})
-    assert left == {}
+    kept, why_not = plain(source, {})
+    assert not any(why_not.values())
     assert kept == source
 
 
@@ -94,12 +94,28 @@ def test_ways_out_are_left_out(source):
     ],
 )
 def test_what_is_plain(source):
-    assert plain(source, dict(MODULES)) == (source, {})
+    kept, why_not = plain(source, dict(MODULES))
+    assert kept == source
+    assert not any(why_not.values())
 
 
 def test_what_was_left_out_is_said():
-    _, left = plain("import numpy as np\ndef softmax_rows(x, out):\n    import sys\n", {})
-    assert left == {"softmax_rows": "imports sys", "sys": "imports sys"}
+    _, why_not = plain("import numpy as np\ndef softmax_rows(x, out):\n    import sys\n", {})
+    assert why_not == {"np": None, "softmax_rows": "imports sys"}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("f = 1\nf = getattr(1, 'real')", {"f": "uses getattr"}),
+        ("f = getattr(1, 'real')\nf = 1", {"f": None}),
+        ("def g():\n    f = getattr(1, 'real')\nf = 1", {"g": "uses getattr", "f": None}),
+        ("f = 1\ng = [getattr(f, 'real') for f in (1, 2)]", {"f": None, "g": "uses getattr"}),
+        ("f = 1\nif f:\n    import sys as f", {"f": "imports sys"}),
+    ],
+)
+def test_the_last_definition_counts(source, expected):
+    assert plain(source, {})[1] == expected
 
 
 def test_modules_of_the_instructors_cells():
