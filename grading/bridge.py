@@ -29,6 +29,9 @@ ASKS = 200_000  # of functions of ours, in one call
 ASKED_BYTES = 4 << 20  # of the arrays that one of them gets
 PRELOADED = ("numba", "triton", "sklearn", "matplotlib")  # what a fork is worth having imported, if a cell names it
 
+# PyTorch imports this for the first backward(), and it imports SymPy: seconds of every notebook, under the guard.
+GRADIENTS = "torch.fx.experimental.symbolic_shapes"
+
 DEAD = "ends its own process (exit, a crash, or too much memory)"
 FULL = "takes more memory than there is"
 FOREIGN = "answers what no function returns"
@@ -134,6 +137,7 @@ class Process:
 
     def __init__(self, sandbox, policy, preload):
         absent = ("torch", "triton", "sklearn") if policy.kind == "numpy" else ("sklearn",) if policy.closed else ()
+        preload = [name for name in preload if name != GRADIENTS or (policy.kind == "torch" and policy.autograd)]
         self.policy, self.ran = policy, 0
         self.absent = self.wants_torch = False  # whether the last message, and any cell, used a package that is absent
         self.channel = sandbox.start(preload=preload, absent=absent)
@@ -196,16 +200,16 @@ class Learner:
     Policy under which functions are called. So no cell can put out what a function was called with.
 
     `cells`: sources in their order; `own`: which of them the learner wrote. An instructor's cell runs there as well if
-    a cell of the learner's uses what it defines.
+    a cell of the learner's uses what it defines. `gradients`: whether some will be taken.
     """
 
-    def __init__(self, sandboxes, cells, own, main):
+    def __init__(self, sandboxes, cells, own, main, gradients=False):
         self.sandboxes, self.cells, self.own, self.main = sandboxes, cells, own, main
         self.processes, self.skipped, self.restarts = {}, set(), 0
         self.with_torch = set()  # exercises in NumPy whose code asked for PyTorch
         self.used = 0.0
         self.shown = {}  # what the learner's cells put out, by their numbers
-        self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)]
+        self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)] + [GRADIENTS] * gradients
         self.why_not = []  # of each cell {name: why the statement that defines it is not plain, or None}
         self.needed = [own[i] or _needed(cells, own, i) for i in range(len(cells))]
 

@@ -421,6 +421,15 @@ def test_unusual_right_answers_keep_their_points(name, warm):
     assert graded.points("softmax") == harness.MOST, graded.said()
 
 
+def test_what_gradients_take_is_imported_before_the_fork(warm):
+    """Else each notebook in which gradients are taken would import SymPy anew, under the guard."""
+    released = harness.release("running", ["BatchNorm"], ["edges"])
+    answer = f"{harness.honest('running')['BatchNorm']}\nimport sys\nprint('SYMPY', 'sympy' in sys.modules)"
+    graded = harness.grade(released, harness.filled(released, {"BatchNorm": answer}), warm[0])
+    assert "SYMPY True" in graded.said()
+    assert graded.points("BatchNorm") == harness.WORTH["edges",]
+
+
 def test_who_only_imports_pytorch_is_judged_once(limits):
     """An import is no use: no sandbox with PyTorch is started for an answer in NumPy, which takes seconds."""
     released, sandboxes = harness.release(exercises=["softmax"]), bridge.Sandboxes()

@@ -31,6 +31,7 @@ PRELOAD = (
     "triton",
     "sklearn.datasets",
     "matplotlib",
+    "torch.fx.experimental.symbolic_shapes",
     "normlab.mistakes",  # which are there for a proof of the grader alone (parity.py)
 )  # that a notebook may ask to be imported before the fork
 PR_SET_PDEATHSIG = 1
