@@ -37,7 +37,7 @@ def violations(tab, options):
     ]
 
 
-def looks(thin=9):
+def looks(thin=14):
     """(mode, page) for every page: `make test` looks at one in `thin` of them, at others in light than in dark."""
     for number, mode in enumerate(MODES):
         for place, page in enumerate(ALL):

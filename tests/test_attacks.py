@@ -207,7 +207,8 @@ def test_a_verdict_in_the_learners_process_is_forged(name, attacks, limits):
     assert points_in_one_process(harness.filled(released, {"softmax": attacks[name].code})) == harness.MOST
 
 
-def test_one_process_is_no_worse_than_nbgrader_at_honest_work(limits):
+def test_one_process_is_no_worse_than_nbgrader_at_honest_work(limits, monkeypatch):
+    monkeypatch.setattr(guard, "CALL_SECONDS", 5.0)  # honest work has time
     released = harness.release(exercises=["softmax"])
     for source, points in ((harness.honest("softmax")["softmax"], 20), ("def softmax(x, axis=-1):\n    return x", 0)):
         assert points_in_one_process(harness.filled(released, {"softmax": source})) == points

@@ -217,6 +217,7 @@ def hub(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_day_on_a_hub(hub, browser):
     folder, address, told = hub
     if shown := os.environ.get("NORMLAB_SCREENSHOTS"):

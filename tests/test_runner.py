@@ -215,6 +215,7 @@ def test_summary():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_is_faster_than_stock(tmp_path, monkeypatch):
     """In one run, on the same submissions, warm: `make prove` shows ten times, this machine may be busy. None of them
     uses PyTorch, which a kernel of stock's would import for each: without it stock is at its best."""
