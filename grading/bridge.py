@@ -137,7 +137,8 @@ class Process:
 
     def __init__(self, sandbox, policy, preload):
         absent = ("torch", "triton", "sklearn") if policy.kind == "numpy" else ("sklearn",) if policy.closed else ()
-        preload = [name for name in preload if name != GRADIENTS or (policy.kind == "torch" and policy.autograd)]
+        if policy.kind == "torch" and policy.autograd:
+            preload = [*preload, GRADIENTS]
         self.policy, self.ran = policy, 0
         self.absent = self.wants_torch = False  # whether the last message, and any cell, used a package that is absent
         self.channel = sandbox.start(preload=preload, absent=absent)
@@ -200,16 +201,16 @@ class Learner:
     Policy under which functions are called. So no cell can put out what a function was called with.
 
     `cells`: sources in their order; `own`: which of them the learner wrote. An instructor's cell runs there as well if
-    a cell of the learner's uses what it defines. `gradients`: whether some will be taken.
+    a cell of the learner's uses what it defines.
     """
 
-    def __init__(self, sandboxes, cells, own, main, gradients=False):
+    def __init__(self, sandboxes, cells, own, main):
         self.sandboxes, self.cells, self.own, self.main = sandboxes, cells, own, main
         self.processes, self.skipped, self.restarts = {}, set(), 0
         self.with_torch = set()  # exercises in NumPy whose code asked for PyTorch
         self.used = 0.0
         self.shown = {}  # what the learner's cells put out, by their numbers
-        self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)] + [GRADIENTS] * gradients
+        self.preload = [name for name in PRELOADED if any(name in cell for cell in cells)]
         self.why_not = []  # of each cell {name: why the statement that defines it is not plain, or None}
         self.needed = [own[i] or _needed(cells, own, i) for i in range(len(cells))]
 

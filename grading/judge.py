@@ -19,7 +19,6 @@ from normlab.check import CheckFailed
 log = logging.getLogger(__name__)
 
 PRINTED_CHARACTERS = 20_000
-GRADIENTS = "normlab.drive.running"  # calls backward()
 
 
 @functools.cache
@@ -39,8 +38,7 @@ def grade(notebook, sandboxes):
     written = {name for cell in code for name in cell.metadata.get("normlab", {}).get("defines", [])}
     trees = [None if is_own else ast.parse(cell.source) for cell, is_own in zip(code, own, strict=True)]
     asked = [exercise for tree in trees if tree for exercise in _checks(tree).values()]
-    gradients = any(exercise.drive.__module__ == GRADIENTS for exercise in asked)
-    learner = bridge.Learner(sandboxes, [cell.source for cell in code], own, _main(asked), gradients)
+    learner = bridge.Learner(sandboxes, [cell.source for cell in code], own, _main(asked))
     names = {"__name__": "__main__", "__builtins__": __builtins__}
     # For each of the instructor's cells, what it uses of the learner's: {name: the exercise it is checked as, or None}.
     uses = {n: _uses(tree, written) for n, tree in enumerate(trees) if tree}
