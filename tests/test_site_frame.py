@@ -198,6 +198,17 @@ window.moved = 0;
 new PerformanceObserver((list) => list.getEntries().forEach((entry) => {{ window.moved += entry.value; }}))
   .observe({{ type: "layout-shift", buffered: true }});
 """
+# Where the first section's heading stands: laid out, and left for later.
+BOTH = """() => {
+  const section = document.querySelector(".bd-article > section > section");
+  const top = () => section.querySelector("h2").getBoundingClientRect().top;
+  const laidOut = top();
+  section.classList.remove("laid-out");
+  document.documentElement.classList.add("opening");
+  const later = top();
+  document.documentElement.classList.remove("opening");
+  return [laidOut, later];
+}"""
 
 
 def test_the_top_of_a_page_does_not_wait_for_the_rest(browser, site):
@@ -210,6 +221,8 @@ def test_the_top_of_a_page_does_not_wait_for_the_rest(browser, site):
     assert tab.evaluate("window.later") == sections.count() > 3
     until(tab, lambda: tab.evaluate(SKIPPED) == 0)
     assert tab.evaluate("window.moved") < 0.01
+    laid_out, later = tab.evaluate(BOTH)
+    assert laid_out == later, "a heading moves when its section is laid out"
     last = sections.last.get_attribute("id")
 
     tab.evaluate("window.scrollTo(0, 5000)")
