@@ -17,8 +17,9 @@ VENV := .venv/complete
 
 # Hundreds of processes import the same modules: compiled once, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
-# Where several processes share the cores, a thread that waits must not keep one busy.
+# Where several processes share the cores, a thread that waits must not keep one busy, as OpenBLAS's do.
 book epub test prove: export OMP_WAIT_POLICY := passive
+book epub test prove: export OPENBLAS_NUM_THREADS := 1
 
 # Tools that others call by name (nbgrader calls alembic) come from .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

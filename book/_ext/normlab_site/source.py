@@ -1,5 +1,6 @@
 """Reads the exercises of one chapter from its hand-written solutions file (percent format)."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -43,6 +44,11 @@ def without_solution(code, stub):
     return SOLUTION.sub(lambda match: "\n".join(match[1] + line for line in stub.splitlines()), code)
 
 
+@functools.lru_cache(1)  # a page asks once for each of its exercises
+def _cells(text):
+    return jupytext.reads(text, fmt="py:percent").cells
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What a notebook asks to be explained in a paragraph, a model answer, and the rubric: Markdown."""
@@ -55,7 +61,7 @@ class Explanation:
 
 def read_explanation(path):
     """The Explanation in the file `path`. Raises ValueError where it has none."""
-    cells = jupytext.read(path, fmt="py:percent").cells
+    cells = _cells(path.read_text(encoding="utf-8"))
     asked = next((cell.source for cell in cells if "explain" in cell.metadata), None)
     told = next((cell for cell in cells if "explanation" in cell.metadata), None)
     if asked is None or told is None or RUBRIC not in told.source:
@@ -69,7 +75,7 @@ def read_exercises(path, stub):
 
     Raises ValueError where an exercise lacks its text, its checks, its hints or its last word.
     """
-    cells = jupytext.read(path, fmt="py:percent").cells
+    cells = _cells(path.read_text(encoding="utf-8"))
     text = {
         role: {cell.metadata[role]: cell.source for cell in cells if role in cell.metadata}
         for role in ("about", "solution", "hints", "after")
