@@ -13,6 +13,10 @@ import pytest
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
+# Right answers in many styles, some of them compiled: imported where they are used, not by who looks for doctests.
+collect_ignore_glob = ["styles/*"]
+
+
 # Two processes take one file after another. Where a long one came last, the other process would wait for it.
 LONGEST = (
     "test_attacks",

@@ -312,7 +312,8 @@ EVERY_EXERCISE = """
 import json, sys
 from normlab import check
 for name, files in json.load(open(sys.argv[1])).items():
-    check.main([name, "--json", *files])
+    for file in files:  # of several, all mistakes are prepared
+        check.main([name, "--json", file])
 """
 
 
