@@ -162,7 +162,7 @@ def test_progress_on_a_terminal_and_control_c(released, tmp_path):
     """A bar with the time left; Ctrl-C ends all within seconds and says how to go on; the next run does."""
     folder = tmp_path / "course"
     shutil.copytree(released, folder)
-    students = tiny.hand_in_all(folder, 16)  # more than are graded before the keys arrive
+    students = tiny.hand_in_all(folder, 10)  # more than are graded before the keys arrive
     child = pexpect.spawn(
         sys.executable,
         ["-m", "grading", tiny.STEM, "--workers", "2"],
@@ -172,8 +172,8 @@ def test_progress_on_a_terminal_and_control_c(released, tmp_path):
         encoding="utf-8",
         timeout=120,
     )
-    child.expect("16 to grade")
-    child.expect(r"Grading.* [1-9]\d*/16.*0:\d\d:\d\d.*left:")
+    child.expect("10 to grade")
+    child.expect(r"Grading.* [1-9]\d*/10.*0:\d\d:\d\d.*left:")
     child.sendintr()
     sent = time.monotonic()
     child.expect(pexpect.EOF)

@@ -108,11 +108,11 @@ def _made():
 in_a_closure = _made()
 
 
-STYLES = [
+STYLES = [  # those that are compiled at once first: `make test` takes three
     three_loops,
     online,
-    a_row_at_a_time,
     a_loop_in_python,
+    a_row_at_a_time,
     parallel,
     guvectorized,
     scratch_row,
