@@ -780,6 +780,7 @@ def test_the_import_loads_neither_torch_nor_triton():
     assert in_a_process(["-c", code]).stdout == "set()\n"
 
 
+@pytest.mark.exhaustive
 def test_it_works_the_same_where_triton_was_told_to_interpret():
     code = ["-m", "pytest", "-q", __file__, "-k", "tiles and float32 or test_an_access"]
     ran = in_a_process(code, TRITON_INTERPRET="1")

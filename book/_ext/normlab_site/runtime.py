@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import tomllib
 import urllib.error
 import urllib.request
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -238,6 +240,18 @@ def merge(app, env, docnames, other):
 
 # ---- writing the site ------------------------------------------------------------------------------------------------
 
+ASKED_FOR = re.compile(r"^`{3,}\{exercise\} (\w+)$", re.MULTILINE)
+_beside = ThreadPoolExecutor(1)
+
+
+def record_early(app, env, docnames):
+    """Begin to record the truths while pages are executed: at the end, one core would have nothing else to do."""
+    if app.builder.format == "html" and app.builder.name != "epub" and app.config.nb_execution_mode == "cache":
+        pages = (Path(env.doc2path(name)).read_text(encoding="utf-8") for name in docnames)
+        asked_for = [name for page in pages for name in ASKED_FOR.findall(page) if name in EXERCISES]
+        if names := [name for name in asked_for if needs(EXERCISES[name]) is None]:
+            _beside.submit(golden, Path(app.srcdir), names)
+
 
 def install(app, exception):
     """Write _static/runner: Python, normlab, truths, solutions, and course.js, which tells each page what there is."""
@@ -269,7 +283,7 @@ def write(place, files, exercises, app):
     archive = normlab_archive()
     (place / "course").mkdir()
     (place / "course" / "normlab.zip").write_bytes(archive)
-    truths = golden(Path(app.srcdir), exercises)
+    truths = _beside.submit(golden, Path(app.srcdir), exercises).result()  # after what was begun early
     (place / "golden").mkdir()
     (place / "solutions").mkdir()
     stamp = hashlib.sha256(archive)
@@ -287,4 +301,5 @@ def setup(app):
         app.add_js_file(script, defer="defer")
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
+    app.connect("env-before-read-docs", record_early, priority=400)  # before the pages are executed
     app.connect("build-finished", install)
