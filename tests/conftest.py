@@ -42,7 +42,7 @@ LONGEST = (
 
 
 # Of each test with many parameters in these files, make test runs one in so many; `make prove` runs the others.
-THINNED = {"test_attacks": 6, "test_cpu": 5, "test_cuda": 12, "test_functional": 5, "test_golden": 5, "test_nn": 5}
+THINNED = {"test_attacks": 6, "test_cpu": 8, "test_cuda": 12, "test_functional": 8, "test_golden": 5, "test_nn": 8}
 MANY = 8
 
 

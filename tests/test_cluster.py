@@ -19,7 +19,7 @@ from pathlib import Path
 import grading_course as tiny
 import pytest
 
-CLASS = 16
+CLASS = 12
 NAME = "grades"
 
 

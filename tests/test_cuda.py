@@ -394,7 +394,9 @@ def test_grids_are_within_the_limits_of_cuda(giant):
         assert max(launch.grid[1:]) < 2**16
 
 
-@pytest.mark.parametrize("op", ["layer", "batch", "group", "cross_entropy"])
+@pytest.mark.parametrize(
+    "op", ["layer", "batch", *(pytest.param(op, marks=pytest.mark.exhaustive) for op in ("group", "cross_entropy"))]
+)
 def test_the_bits_do_not_depend_on_the_order_of_programs(op):
     """dweight, dbias and the loss are sums of several programs' parts, always added in one order."""
     x, dy = torch.randn(2, 70, 6, 40).unbind()

@@ -448,7 +448,7 @@ def test_without_compilers_the_page_shows_the_record_and_says_so(runner, quiet, 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["softmax", "layer_norm"])
+@pytest.mark.parametrize("name", ["softmax", pytest.param("layer_norm", marks=pytest.mark.exhaustive)])
 def test_nvcc_compiles_the_files_as_they_are(runner, system_tool, name):
     """The CUDA toolkit: the .cu files compile for every architecture, without warnings and without spills."""
     system_tool("nvcc")
