@@ -373,8 +373,7 @@ def fits(tab):
     assert tab.evaluate(TOO_WIDE) == []
 
 
-# One page in two as a file, where the browser is stricter, and `make prove` opens the others; one for all from a server,
-# dark at first.
+# As files, where the browser is stricter; `make prove` opens the other half. From a server, dark at first, one for all.
 OPENED = [
     *(pytest.param("file", "light", page, marks=[pytest.mark.exhaustive] * (i % 2)) for i, page in enumerate(PAGES)),
     ("http", "dark", PAGES[1]),
