@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -94,9 +93,13 @@ def sources():
     )
 
 
+def switched_off():
+    return os.environ.get("NORMLAB_RUNNER", "").lower() == "off"
+
+
 def runtime():
     """({name: bytes} of the first source all of whose files are right, or None; what the others lacked, in words)."""
-    if os.environ.get("NORMLAB_RUNNER", "").lower() == "off":
+    if switched_off():
         return None, ["NORMLAB_RUNNER is off"]
     lacks = []
     for place, files_of in sources():
@@ -240,22 +243,25 @@ def merge(app, env, docnames, other):
 
 # ---- writing the site ------------------------------------------------------------------------------------------------
 
-ASKED_FOR = re.compile(r"^`{3,}\{exercise\} (\w+)$", re.MULTILINE)
 _beside = ThreadPoolExecutor(1)
+
+
+def has_runner(app):
+    """Whether this build writes pages in which code can run."""
+    return app.builder.format == "html" and app.builder.name != "epub"
 
 
 def record_early(app, env, docnames):
     """Begin to record the truths while pages are executed: at the end, one core would have nothing else to do."""
-    if app.builder.format == "html" and app.builder.name != "epub" and app.config.nb_execution_mode == "cache":
-        pages = (Path(env.doc2path(name)).read_text(encoding="utf-8") for name in docnames)
-        asked_for = [name for page in pages for name in ASKED_FOR.findall(page) if name in EXERCISES]
-        if names := [name for name in asked_for if needs(EXERCISES[name]) is None]:
-            _beside.submit(golden, Path(app.srcdir), names)
+    stems = {Path(name).name for name in docnames}
+    names = [name for name, exercise in EXERCISES.items() if exercise.stem in stems and needs(exercise) is None]
+    if names and has_runner(app) and not switched_off():
+        _beside.submit(golden, Path(app.srcdir), names)
 
 
 def install(app, exception):
     """Write _static/runner: Python, normlab, truths, solutions, and course.js, which tells each page what there is."""
-    if exception or app.builder.format != "html" or app.builder.name == "epub":
+    if exception or not has_runner(app):
         return
     place = Path(app.outdir) / "_static" / "runner"
     exercises = {name: found for page in noted(app.env).values() for name, found in page.items()}
